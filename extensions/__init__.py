@@ -1,0 +1,1 @@
+"""Native sources that msdetr builds on first use."""

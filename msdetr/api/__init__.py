@@ -1,0 +1,1 @@
+"""Workflows that Python users and the command line call."""

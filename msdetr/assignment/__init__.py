@@ -1,0 +1,1 @@
+"""One-to-one and one-to-many assignment of queries to targets."""

@@ -1,0 +1,1 @@
+"""COCO-format data sets, the embedded shapes data set, transforms and batching."""

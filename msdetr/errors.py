@@ -1,0 +1,98 @@
+"""Exceptions that a user meets, each with the exit code of the command line.
+
+A message says where the problem is, what was expected, what was found and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class MsdetrError(Exception):
+    """Base of all errors that are reported without a traceback."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One line of an invalid-input report.
+
+    Attributes:
+        where: Place inside the source: a line, a dotted key, an annotation id. May be empty.
+        message: What was expected, what was found, what to do.
+    """
+
+    where: str
+    message: str
+
+
+class InvalidInputError(MsdetrError):
+    """Something the user gave is invalid: a file, an option, a combination.
+
+    Args:
+        source: The file or option at fault.
+        problems: One entry per problem; a string stands for a problem without a place.
+    """
+
+    exit_code = 2
+
+    def __init__(self, source: str, problems: Sequence[Problem | str] | str) -> None:
+        entries = [problems] if isinstance(problems, str) else list(problems)
+        self.source = source
+        self.problems = tuple(Problem("", p) if isinstance(p, str) else p for p in entries)
+        super().__init__(_format(source, self.problems))
+
+
+class RecipeError(InvalidInputError):
+    """A recipe, an override or a combination of fields is invalid."""
+
+
+class DataError(InvalidInputError):
+    """A data set, an annotation file or an image is missing or malformed."""
+
+
+class CheckpointError(InvalidInputError):
+    """A checkpoint is missing, damaged, unsafe or belongs to another model."""
+
+
+class RunDirectoryError(InvalidInputError):
+    """A run directory cannot be used as asked."""
+
+
+class UsageError(InvalidInputError):
+    """A command-line option or an argument of a workflow is invalid."""
+
+
+class DivergedError(MsdetrError):
+    """Training produced a loss that is not finite."""
+
+    exit_code = 3
+
+
+class VerificationError(MsdetrError):
+    """A result differs from its reference beyond the tolerance."""
+
+    exit_code = 4
+
+
+class InterruptedRunError(MsdetrError):
+    """Training stopped on a signal after saving its state.
+
+    Args:
+        signal_number: The signal that asked for the stop (2 or 15).
+        message: What was saved and how to go on.
+    """
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+def _format(source: str, problems: Sequence[Problem]) -> str:
+    if len(problems) == 1:
+        return ": ".join(part for part in (source, problems[0].where, problems[0].message) if part)
+    width = max((len(p.where) for p in problems), default=0)
+    lines = [f"  {p.where:<{width}}   {p.message}" if width else f"  {p.message}" for p in problems]
+    return "\n".join([f"{source}: {len(problems)} problems", *lines])

@@ -1,0 +1,1 @@
+"""Focal, L1 and GIoU losses and the supervision branches."""

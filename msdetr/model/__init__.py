@@ -1,0 +1,1 @@
+"""Backbone, neck, encoder, query sources, decoder and the detection model."""

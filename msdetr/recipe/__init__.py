@@ -1,0 +1,1 @@
+"""Recipes: pydantic schema, YAML loading and overrides. No torch."""

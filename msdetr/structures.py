@@ -1,0 +1,217 @@
+"""The tensors that flow between the parts, as frozen dataclasses registered with pytree.
+
+Shape letters, used throughout the package: B images, Q queries, C width, L levels, M heads,
+P points, S flattened cells, K classes, N decoder layers, T targets per image after padding,
+R rows of an assignment. Boxes are relative to the unpadded image (0..1) unless a name ends
+in ``_px``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+
+class _TensorFields:
+    """Moves every tensor field of a dataclass at once."""
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """Return a copy whose tensors are on ``device``."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Return a copy in page-locked memory, for asynchronous copies to a GPU."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, function: object) -> Self:
+        assert callable(function)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return type(self)(**{k: function(v) for k, v in values.items()})
+
+
+@dataclass(frozen=True)
+class ImageBatch(_TensorFields):
+    """Images padded at the right and bottom to one size.
+
+    Attributes:
+        pixels: [B, 3, H, W] float, normalised; zero on padding.
+        padding_mask: [B, H, W] bool, True on padding.
+    """
+
+    pixels: Tensor
+    padding_mask: Tensor
+
+
+@dataclass(frozen=True)
+class Targets(_TensorFields):
+    """Ground truth of a batch, padded to one number of targets (at least 1).
+
+    Attributes:
+        boxes_cxcywh: [B, T, 4] float in 0..1 of the unpadded image; zero on padding rows.
+        labels: [B, T] int64 in 0..K-1; zero on padding rows.
+        counts: [B] int64, targets of each image; rows ``counts[b]:`` are padding.
+        image_ids: [B] int64, ids of the data set.
+    """
+
+    boxes_cxcywh: Tensor
+    labels: Tensor
+    counts: Tensor
+    image_ids: Tensor
+
+    @classmethod
+    def from_lists(
+        cls,
+        boxes_cxcywh: Sequence[Tensor],
+        labels: Sequence[Tensor],
+        image_ids: Sequence[int] | None = None,
+    ) -> Targets:
+        """Pad per-image boxes [T_b, 4] and labels [T_b] into one batch."""
+        counts = torch.tensor([len(entry) for entry in labels], dtype=torch.int64)
+        pad_row = torch.zeros(1, 4, dtype=boxes_cxcywh[0].dtype)
+        # The extra entry keeps T >= 1, so that reductions over targets are never over nothing.
+        boxes = pad_sequence([*boxes_cxcywh, pad_row], batch_first=True)[:-1]
+        padded_labels = pad_sequence([*labels, torch.zeros(1, dtype=torch.int64)], batch_first=True)
+        ids = torch.tensor(range(len(labels)) if image_ids is None else image_ids)
+        return cls(boxes, padded_labels[:-1], counts, ids.to(torch.int64))
+
+    @property
+    def valid(self) -> Tensor:
+        """[B, T] bool, False on padding rows."""
+        rows = torch.arange(self.labels.shape[1], device=self.labels.device)
+        return rows < self.counts[:, None]
+
+
+@dataclass(frozen=True)
+class FeatureLevels:
+    """Feature maps from fine to coarse.
+
+    Attributes:
+        maps: L tensors [B, C_l, H_l, W_l].
+        padding_masks: L tensors [B, H_l, W_l] bool, True on padding.
+    """
+
+    maps: tuple[Tensor, ...]
+    padding_masks: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Predictions(_TensorFields):
+    """Predictions of all decoder layers.
+
+    Attributes:
+        logits: [N, B, Q, K] float.
+        boxes_cxcywh: [N, B, Q, 4] float in 0..1.
+    """
+
+    logits: Tensor
+    boxes_cxcywh: Tensor
+
+
+@dataclass(frozen=True)
+class Proposals(_TensorFields):
+    """Predictions of the proposal stage, one per cell.
+
+    Attributes:
+        logits: [B, S, K] float; class index 0 is the objectness.
+        boxes_cxcywh: [B, S, 4] float in 0..1.
+        anchors_cxcywh: [B, S, 4] float in 0..1: the boxes before any delta; all ones where
+            the cell is padding or its box leaves the image.
+    """
+
+    logits: Tensor
+    boxes_cxcywh: Tensor
+    anchors_cxcywh: Tensor
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """What the model predicts for a batch.
+
+    Attributes:
+        one_to_one: Predictions trained with one-to-one supervision; the detections.
+        one_to_many: Predictions of the one-to-many branch, or None where it did not run.
+        proposals: Predictions of the proposal stage, or None for one-stage models.
+    """
+
+    one_to_one: Predictions
+    one_to_many: Predictions | None = None
+    proposals: Proposals | None = None
+
+
+@dataclass(frozen=True)
+class Assignment(_TensorFields):
+    """Pairs of queries and targets, as vectors of one padded length R.
+
+    Attributes:
+        layer: [R] int64, decoder layer.
+        image: [R] int64, index in the batch.
+        query: [R] int64.
+        target: [R] int64, index among the image's targets.
+        score: [R] float; decides which target a query's class follows (larger wins).
+        valid: [R] bool; other rows are padding, with in-range indices.
+    """
+
+    layer: Tensor
+    image: Tensor
+    query: Tensor
+    target: Tensor
+    score: Tensor
+    valid: Tensor
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One loss of one branch and decoder layer.
+
+    Attributes:
+        branch: "one_to_one", "one_to_many" or "proposals".
+        layer: Decoder layer, counted from 0; 0 for proposals.
+        name: "class", "box" or "giou".
+        value: Scalar, already divided by the normaliser, before weighting.
+        weight: Factor in the total.
+    """
+
+    branch: str
+    layer: int
+    name: str
+    value: Tensor
+    weight: float
+
+    @property
+    def key(self) -> str:
+        """Name in logs and metrics, for example ``one_to_one/class/5``."""
+        return f"{self.branch}/{self.name}/{self.layer}"
+
+
+@dataclass(frozen=True)
+class Detections(_TensorFields):
+    """Detections of a batch, by descending score.
+
+    Attributes:
+        boxes_xyxy_px: [B, D, 4] float, pixels of the original image, not clipped to it.
+        scores: [B, D] float in 0..1.
+        labels: [B, D] int64 in 0..K-1.
+    """
+
+    boxes_xyxy_px: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+for _cls in (
+    ImageBatch,
+    Targets,
+    FeatureLevels,
+    Predictions,
+    Proposals,
+    ModelOutput,
+    Assignment,
+    LossTerm,
+    Detections,
+):
+    torch.export.register_dataclass(_cls)

@@ -1,0 +1,1 @@
+"""The packaged recipes, as YAML files beside this one."""
