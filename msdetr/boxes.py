@@ -44,17 +44,22 @@ def iou_and_giou(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     Source: Rezatofighi et al., CVPR 2019, algorithm 1.
     """
     overlap = torch.min(first[..., 2:], second[..., 2:]) - torch.max(first[..., :2], second[..., :2])
-    intersection = overlap.clamp(min=0).prod(-1)
+    intersection = _product(overlap.clamp(min=0))
     union = area_xyxy(first) + area_xyxy(second) - intersection
     iou = _ratio(intersection, union)
     hull = torch.max(first[..., 2:], second[..., 2:]) - torch.min(first[..., :2], second[..., :2])
-    enclosing = hull.clamp(min=0).prod(-1)
+    enclosing = _product(hull.clamp(min=0))
     return iou, iou - _ratio(enclosing - union, enclosing)
 
 
 def area_xyxy(boxes: Tensor) -> Tensor:
     """Area of [..., 4] corner boxes, as a tensor of the leading shape."""
-    return (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+    return _product(boxes[..., 2:] - boxes[..., :2])
+
+
+def _product(sides: Tensor) -> Tensor:
+    # Tensor.prod would copy to the host in its backward, to look for zeros.
+    return sides[..., 0] * sides[..., 1]
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
