@@ -43,7 +43,9 @@ def iou_and_giou(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
     Source: Rezatofighi et al., CVPR 2019, algorithm 1.
     """
-    overlap = torch.min(first[..., 2:], second[..., 2:]) - torch.max(first[..., :2], second[..., :2])
+    overlap = torch.min(first[..., 2:], second[..., 2:]) - torch.max(
+        first[..., :2], second[..., :2]
+    )
     intersection = _product(overlap.clamp(min=0))
     union = area_xyxy(first) + area_xyxy(second) - intersection
     iou = _ratio(intersection, union)
