@@ -1,0 +1,136 @@
+"""One-to-one assignment: each target gets the query that minimises the total cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from msdetr.assignment.costs import (
+    focal_class_cost,
+    logits_of_targets,
+    pairwise_giou,
+    pairwise_l1,
+)
+from msdetr.assignment.rows import rows_of_targets
+from msdetr.assignment.solve import solve_together
+from msdetr.structures import Assignment, Predictions, Targets
+
+
+class Assigner(Protocol):
+    """Anything that pairs queries with targets."""
+
+    def assign(self, predictions: Predictions, targets: Targets, u: Tensor) -> Assignment:
+        """Pair queries and targets of every layer and image."""
+        ...
+
+
+class AssignmentRequest(Protocol):
+    """What is to be matched with what, and how."""
+
+    @property
+    def match_on(self) -> Predictions:
+        """Predictions that are compared with the targets."""
+        ...
+
+    @property
+    def targets(self) -> Targets:
+        """Targets to pair them with."""
+        ...
+
+    @property
+    def assigner(self) -> Assigner:
+        """The rule."""
+        ...
+
+
+@dataclass(frozen=True)
+class HungarianAssigner:
+    """Pairs every target with one query, at least total cost per layer and image.
+
+    Attributes:
+        class_weight: Factor of the class cost; 0 leaves the logits unread.
+        l1_weight: Factor of the L1 distance of (cx, cy, w, h).
+        giou_weight: Factor of the negative generalised IoU.
+        alpha: Weight of the positive part of the class cost, in 0..1.
+        gamma: Focusing exponent of the class cost.
+
+    Source: Carion et al., DETR, ECCV 2020, equations 1 and 2.
+    """
+
+    class_weight: float
+    l1_weight: float
+    giou_weight: float
+    alpha: float = 0.25
+    gamma: float = 2.0
+
+    @torch.no_grad()
+    def cost(self, predictions: Predictions, targets: Targets) -> Tensor:
+        """Cost of every pair.
+
+        Args:
+            predictions: Of N layers and B images.
+            targets: Of the same images; those in padding rows get meaningless costs.
+
+        Returns:
+            [N, B, T, Q] float32.
+        """
+        boxes, target_boxes = predictions.boxes_cxcywh, targets.boxes_cxcywh
+        cost = self.l1_weight * pairwise_l1(boxes, target_boxes)
+        cost.sub_(pairwise_giou(boxes, target_boxes), alpha=self.giou_weight)
+        if self.class_weight:
+            logits = logits_of_targets(predictions.logits, targets.labels)
+            cost.add_(focal_class_cost(logits, self.alpha, self.gamma), alpha=self.class_weight)
+        return cost
+
+    def assign(self, predictions: Predictions, targets: Targets, u: Tensor) -> Assignment:  # noqa: ARG002
+        """Pair every target with one query.
+
+        Args:
+            predictions: Of N layers and B images.
+            targets: Of the same images.
+            u: Ignored; this assignment is not random.
+
+        Returns:
+            R = N * B * T rows; the score is the negative cost.
+        """
+        cost = self.cost(predictions, targets)
+        (queries,) = solve_together([cost], [targets.counts])
+        return _to_assignment(cost, queries)
+
+
+def assign_together(requests: Sequence[AssignmentRequest], u: Tensor) -> list[Assignment]:
+    """Carry out several assignments with one copy to the host for all Hungarian ones.
+
+    Args:
+        requests: What to match with what.
+        u: [N, B, Q] float, uniform in [0, 1), for assigners that draw.
+
+    Returns:
+        One assignment per request, in their order.
+    """
+    costs = {
+        i: request.assigner.cost(request.match_on, request.targets)
+        for i, request in enumerate(requests)
+        if isinstance(request.assigner, HungarianAssigner)
+    }
+    results = {
+        i: request.assigner.assign(request.match_on, request.targets, u)
+        for i, request in enumerate(requests)
+        if i not in costs
+    }
+    if costs:
+        counts = [requests[i].targets.counts for i in costs]
+        solved = solve_together(list(costs.values()), counts)
+        for (i, cost), queries in zip(costs.items(), solved, strict=True):
+            results[i] = _to_assignment(cost, queries)
+    return [results[i] for i in range(len(requests))]
+
+
+def _to_assignment(cost: Tensor, queries: Tensor) -> Assignment:
+    query = queries.clamp(min=0)
+    score = -cost.gather(3, query[..., None])
+    return rows_of_targets(query[..., None], score, (queries >= 0)[..., None])

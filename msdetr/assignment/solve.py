@@ -1,0 +1,54 @@
+"""Minimum-cost matching of many problems with one copy to the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+# Stands for costs that are not finite: SciPy refuses those, and reporting a divergence is the
+# losses' business. Finite costs are far smaller.
+REFUSED_COST = 1e9
+
+
+def solve_together(costs: Sequence[Tensor], counts: Sequence[Tensor]) -> list[Tensor]:
+    """Match targets to queries at least total cost, in every layer and image of every problem.
+
+    All costs and counts reach the host in one copy, all results return in one.
+
+    Args:
+        costs: Per problem, [N, B, T, Q] float32; the shapes may differ between problems.
+        counts: Per problem, [B] int64; only the first ``counts[b]`` targets of an image are
+            matched.
+
+    Returns:
+        Per problem, [N, B, T] int64 on the device of the costs: the query of each target, or -1
+        for targets that have none (padding, or more targets than queries).
+    """
+    device = costs[0].device
+    # Counts are below 2**24, so that float32 holds them exactly.
+    parts = [part for pair in zip(counts, costs, strict=True) for part in pair]
+    host = torch.cat([part.detach().float().flatten() for part in parts]).cpu()
+    host.nan_to_num_(nan=REFUSED_COST, posinf=REFUSED_COST, neginf=-REFUSED_COST)
+    queries, start = [], 0
+    for cost in costs:
+        first = start + cost.shape[1]
+        end = first + cost.numel()
+        image_counts = host[start:first].long().tolist()
+        queries.append(_solve(host[first:end].view(cost.shape).numpy(), image_counts))
+        start = end
+    flat = torch.cat([query.flatten() for query in queries]).to(device, non_blocking=True)
+    sizes = [query.numel() for query in queries]
+    return [p.view(q.shape) for p, q in zip(torch.split(flat, sizes), queries, strict=True)]
+
+
+def _solve(cost: NDArray[np.float32], counts: Sequence[int]) -> Tensor:
+    queries = np.full(cost.shape[:3], -1, dtype=np.int64)
+    for layer, image in np.ndindex(cost.shape[:2]):
+        target, query = linear_sum_assignment(cost[layer, image, : counts[image]])
+        queries[layer, image, target] = query
+    return torch.from_numpy(queries)
