@@ -1,1 +1,35 @@
 """Backbone, neck, encoder, query sources, decoder and the detection model."""
+
+from __future__ import annotations
+
+from msdetr.model.backbone import Backbone
+from msdetr.model.decoder import Decoder
+from msdetr.model.decoder_layer import DecoderLayer, LayerOrder, OneToManySource
+from msdetr.model.detections import select_detections, suppress_duplicates
+from msdetr.model.detector import DetectionModel
+from msdetr.model.encoder import Encoder, EncoderLayer
+from msdetr.model.heads import BoxHead, ClassHead
+from msdetr.model.neck import Neck
+from msdetr.model.parameter_groups import parameter_group
+from msdetr.model.pretrained import load_backbone_weights
+from msdetr.model.queries import LearnedQueries, TwoStageQueries
+
+__all__ = [
+    "Backbone",
+    "BoxHead",
+    "ClassHead",
+    "Decoder",
+    "DecoderLayer",
+    "DetectionModel",
+    "Encoder",
+    "EncoderLayer",
+    "LayerOrder",
+    "LearnedQueries",
+    "Neck",
+    "OneToManySource",
+    "TwoStageQueries",
+    "load_backbone_weights",
+    "parameter_group",
+    "select_detections",
+    "suppress_duplicates",
+]

@@ -1,0 +1,233 @@
+"""Names and files of the published MS-DETR and Deformable-DETR checkpoints.
+
+A published state dict holds some tensors under several names: the heads also stand inside the
+decoder, heads that layers share stand once per layer. Each of our tensors thus has one or more
+published names (its aliases).
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from msdetr.errors import CheckpointError, Problem
+
+# Our name -> first published name; the first pattern that matches the whole name counts.
+_RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"backbone\.body\.(.+)", r"backbone.0.body.\1"),
+        (r"neck\.projections\.(.+)", r"input_proj.\1"),
+        (r"encoder\.level_embed", r"transformer.level_embed"),
+        (r"encoder\.(layers\.\d+)\.attention\.(.+)", r"transformer.encoder.\1.self_attn.\2"),
+        (r"encoder\.(layers\.\d+)\.attention_norm\.(.+)", r"transformer.encoder.\1.norm1.\2"),
+        (r"encoder\.(layers\.\d+)\.ffn\.norm\.(.+)", r"transformer.encoder.\1.norm2.\2"),
+        (r"encoder\.(layers\.\d+)\.ffn\.(.+)", r"transformer.encoder.\1.\2"),
+        (r"decoder\.(layers\.\d+)\.cross_attention\.(.+)", r"transformer.decoder.\1.cross_attn.\2"),
+        (r"decoder\.(layers\.\d+)\.cross_attention_norm\.(.+)", r"transformer.decoder.\1.norm1.\2"),
+        (r"decoder\.(layers\.\d+)\.self_attention\.(.+)", r"transformer.decoder.\1.self_attn.\2"),
+        (r"decoder\.(layers\.\d+)\.self_attention_norm\.(.+)", r"transformer.decoder.\1.norm2.\2"),
+        (r"decoder\.(layers\.\d+)\.ffn\.norm\.(.+)", r"transformer.decoder.\1.norm3.\2"),
+        (r"decoder\.(layers\.\d+)\.ffn\.(.+)", r"transformer.decoder.\1.\2"),
+        (r"decoder\.(layers\.\d+)\.extra_ffn\.norm\.(.+)", r"transformer.decoder.\1.norm4.\2"),
+        (
+            r"decoder\.(layers\.\d+)\.extra_ffn\.linear1\.(.+)",
+            r"transformer.decoder.\1.linear3.\2",
+        ),
+        (
+            r"decoder\.(layers\.\d+)\.extra_ffn\.linear2\.(.+)",
+            r"transformer.decoder.\1.linear4.\2",
+        ),
+        (r"query_source\.memory_proj\.(.+)", r"transformer.enc_output.\1"),
+        (r"query_source\.memory_norm\.(.+)", r"transformer.enc_output_norm.\1"),
+        (r"query_source\.query_proj\.(.+)", r"transformer.pos_trans.\1"),
+        (r"query_source\.query_norm\.(.+)", r"transformer.pos_trans_norm.\1"),
+        (r"query_source\.(?:content|embedding)\.(.+)", r"query_embed.\1"),
+        (r"query_source\.reference_points\.(.+)", r"transformer.reference_points.\1"),
+    )
+)
+_HEAD = re.compile(
+    r"(?:decoder\.(?P<kind>class|box|one_to_many_class)_heads\.(?P<layer>\d+)"
+    r"|query_source\.(?P<proposal>class|box)_head)\.(?P<rest>.+)"
+)
+_STEMS = {"class": "class_embed", "box": "bbox_embed", "one_to_many_class": "class_embed_o2m"}
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A published state dict under our names.
+
+    Attributes:
+        state: Tensors by our name.
+        unknown: Published names that the model has no tensor for.
+    """
+
+    state: dict[str, Tensor]
+    unknown: tuple[str, ...]
+
+
+def published_names(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Find the published names of a model's tensors.
+
+    Args:
+        names: All names of the model's state dict; together they tell the kind of model
+            (two-stage, shared heads), on which the aliases depend.
+
+    Returns:
+        Our name to its published aliases. Counters of batch norm are left out: published
+        models have none.
+
+    Raises:
+        KeyError: A name is not one of ``DetectionModel``'s.
+    """
+    known = [name for name in names if not name.endswith("num_batches_tracked")]
+    structure = _Structure.of(known)
+    return {name: structure.aliases(name) for name in known}
+
+
+def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename our state dict, with every alias that the published models have."""
+    names = published_names(state)
+    return {alias: state[name] for name, aliases in names.items() for alias in aliases}
+
+
+def translate(published: Mapping[str, Tensor], names: Iterable[str], source: str) -> Translation:
+    """Rename those tensors of a published state dict that a model knows.
+
+    Shapes are not compared, and tensors may be missing: for taking over part of a model.
+
+    Args:
+        published: State dict under published names.
+        names: All names of our model's state dict.
+        source: The file, for error messages.
+
+    Raises:
+        CheckpointError: Aliases of one tensor differ.
+    """
+    state: dict[str, Tensor] = {}
+    problems: list[Problem] = []
+    aliases_of = published_names(names)
+    for name, aliases in aliases_of.items():
+        present = [alias for alias in aliases if alias in published]
+        if not present:
+            continue
+        state[name] = published[present[0]]
+        problems += [
+            Problem(alias, f"differs from {present[0]}, though both name one tensor")
+            for alias in present[1:]
+            if not torch.equal(published[alias], state[name])
+        ]
+    if problems:
+        raise CheckpointError(source, problems)
+    wanted = {alias for aliases in aliases_of.values() for alias in aliases}
+    return Translation(state, tuple(name for name in published if name not in wanted))
+
+
+def from_published(
+    published: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str
+) -> dict[str, Tensor]:
+    """Rename a published state dict for a model that takes all of it.
+
+    Args:
+        published: State dict under published names.
+        expected: Our model's state dict; names and shapes are compared, values are kept for
+            counters of batch norm only.
+        source: The file, for error messages.
+
+    Returns:
+        State dict for ``load_state_dict`` with ``strict=True``.
+
+    Raises:
+        CheckpointError: Names are missing or unexpected, shapes differ, or aliases of one
+            tensor do.
+    """
+    translation = translate(published, expected, source)
+    problems = [Problem(name, "the model has no such tensor") for name in translation.unknown]
+    for name, aliases in published_names(expected).items():
+        tensor = translation.state.get(name)
+        if tensor is None:
+            problems.append(Problem(aliases[0], "missing from the file"))
+        elif tensor.shape != expected[name].shape:
+            wanted, found = list(expected[name].shape), list(tensor.shape)
+            problems.append(Problem(aliases[0], f"expected shape {wanted}, got {found}"))
+    if problems:
+        raise CheckpointError(source, problems)
+    return {name: translation.state.get(name, tensor) for name, tensor in expected.items()}
+
+
+def read_published_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Read the state dict of a published ``.pth`` file without running code from it.
+
+    Args:
+        path: A pickled dict with the state dict under ``model`` (``args``, ``optimizer`` and
+            others may stand beside it), or a bare state dict.
+
+    Raises:
+        CheckpointError: No such file, damaged, with code in it, or not a state dict.
+    """
+    if not path.is_file():
+        raise CheckpointError(str(path), "no such file")
+    try:
+        # The published files keep their command line as a Namespace, which holds plain values.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            str(path), "refused: damaged, or a pickle that holds more than tensors and plain values"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise CheckpointError(str(path), "damaged: cannot be read as a checkpoint") from error
+    state = content.get("model", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise CheckpointError(str(path), "expected a state dict, or a dict with one under 'model'")
+    return state
+
+
+@dataclass(frozen=True)
+class _Structure:
+    num_layers: int
+    two_stage: bool
+    shared_heads: bool
+    own_one_to_many: bool
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> _Structure:
+        names = list(names)
+        layers = {m[1] for name in names if (m := re.match(r"decoder\.layers\.(\d+)\.", name))}
+        heads = {m[1] for name in names if (m := re.match(r"decoder\.box_heads\.(\d+)\.", name))}
+        return cls(
+            num_layers=len(layers),
+            two_stage=any(name.startswith("query_source.memory_proj.") for name in names),
+            shared_heads=len(heads) < len(layers),
+            own_one_to_many=any("one_to_many_class_heads" in name for name in names),
+        )
+
+    def aliases(self, name: str) -> tuple[str, ...]:
+        head = _HEAD.fullmatch(name)
+        if head is not None:
+            return tuple(f"{stem}.{head['rest']}" for stem in self._head_aliases(head))
+        for pattern, replacement in _RULES:
+            if pattern.fullmatch(name):
+                return (pattern.sub(replacement, name),)
+        raise KeyError(name)
+
+    def _head_aliases(self, head: re.Match[str]) -> list[str]:
+        if head["proposal"]:
+            kind, layers = head["proposal"], [self.num_layers]
+        else:
+            kind = head["kind"]
+            layers = list(range(self.num_layers)) if self.shared_heads else [int(head["layer"])]
+        stems = [_STEMS[kind]]
+        # The decoder refines with box heads, and the proposal stage uses both kinds there.
+        if (kind == "box" and not self.shared_heads) or (kind == "class" and self.two_stage):
+            stems.append(f"transformer.decoder.{_STEMS[kind]}")
+        if kind == "box" and self.own_one_to_many and not head["proposal"]:
+            stems.append("bbox_embed_o2m")
+        return [f"{stem}.{layer}" for stem in stems for layer in layers]

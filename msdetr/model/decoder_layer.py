@@ -1,0 +1,139 @@
+"""One decoder layer, and where its one-to-many features leave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from torch import Tensor, nn
+
+from msdetr.model.deformable_attention import DeformableAttention
+from msdetr.model.layers import FeedForward, SelfAttention
+from msdetr.model.memory import Memory
+
+
+class LayerOrder(Enum):
+    """Which attention of a decoder layer comes first; the feed-forward network is last."""
+
+    SELF_ATTENTION_FIRST = "self_attention_first"
+    CROSS_ATTENTION_FIRST = "cross_attention_first"
+
+
+class OneToManySource(Enum):
+    """Where in a decoder layer the features of the one-to-many predictions leave."""
+
+    NONE = "none"
+    FIRST_ATTENTION = "first_attention"
+    LAYER_OUTPUT = "layer_output"
+
+
+@dataclass(frozen=True)
+class LayerOutput:
+    """Features that a decoder layer yields.
+
+    Attributes:
+        content: [B, Q, C], for the one-to-one predictions and the next layer.
+        one_to_many: [B, Q, C] features of the one-to-many predictions, or None.
+    """
+
+    content: Tensor
+    one_to_many: Tensor | None
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, deformable cross-attention and feed-forward network of the queries.
+
+    Args:
+        width: C.
+        heads: M.
+        levels: L.
+        points: P.
+        ffn_width: Channels inside the feed-forward networks.
+        dropout: Probability in 0..1.
+        order: Which attention comes first.
+        one_to_many: Where the one-to-many features leave.
+        extra_ffn: Pass the features that leave after the first attention through a feed-forward
+            network of their own.
+
+    Source: Zhao et al., MS-DETR, CVPR 2024, section 3.3 and figure 4.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        heads: int,
+        levels: int,
+        points: int,
+        ffn_width: int,
+        dropout: float,
+        order: LayerOrder,
+        one_to_many: OneToManySource,
+        extra_ffn: bool = False,
+    ) -> None:
+        super().__init__()
+        self.order = order
+        self.one_to_many = one_to_many
+        self.cross_attention = DeformableAttention(
+            width=width, heads=heads, levels=levels, points=points
+        )
+        self.cross_attention_norm = nn.LayerNorm(width)
+        self.self_attention = SelfAttention(width=width, heads=heads)
+        self.self_attention_norm = nn.LayerNorm(width)
+        self.ffn = FeedForward(width=width, hidden_width=ffn_width, dropout=dropout)
+        self.extra_ffn = (
+            FeedForward(width=width, hidden_width=ffn_width, dropout=dropout) if extra_ffn else None
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        content: Tensor,
+        position: Tensor,
+        references: Tensor,
+        memory: Memory,
+        *,
+        attention_mask: Tensor | None = None,
+        with_one_to_many: bool = False,
+    ) -> LayerOutput:
+        """Update the queries.
+
+        Args:
+            content: [B, Q, C].
+            position: [B, Q, C].
+            references: [B, Q, L, 2 or 4], relative to the padded maps.
+            memory: What the queries look at.
+            attention_mask: [Q, Q] bool, True where the row's query may look at the column's.
+            with_one_to_many: Also compute the one-to-many features, if the layer has any.
+        """
+        if self.order is LayerOrder.CROSS_ATTENTION_FIRST:
+            first = self._attend_memory(content, position, references, memory)
+            second = self._attend_queries(first, position, attention_mask)
+        else:
+            first = self._attend_queries(content, position, attention_mask)
+            second = self._attend_memory(first, position, references, memory)
+        output = self.ffn(second)
+        return LayerOutput(output, self._branch(first, output) if with_one_to_many else None)
+
+    def _attend_memory(
+        self, content: Tensor, position: Tensor, references: Tensor, memory: Memory
+    ) -> Tensor:
+        attended = self.cross_attention(content + position, references, memory)
+        output: Tensor = self.cross_attention_norm(content + self.dropout(attended))
+        return output
+
+    def _attend_queries(
+        self, content: Tensor, position: Tensor, attention_mask: Tensor | None
+    ) -> Tensor:
+        attended = self.self_attention(content, position, attention_mask)
+        output: Tensor = self.self_attention_norm(content + self.dropout(attended))
+        return output
+
+    def _branch(self, first: Tensor, output: Tensor) -> Tensor | None:
+        match self.one_to_many:
+            case OneToManySource.NONE:
+                return None
+            case OneToManySource.LAYER_OUTPUT:
+                return output
+            case OneToManySource.FIRST_ATTENTION:
+                return first if self.extra_ffn is None else self.extra_ffn(first)

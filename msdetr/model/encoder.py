@@ -1,0 +1,112 @@
+"""Deformable transformer encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from msdetr.model.deformable_attention import DeformableAttention
+from msdetr.model.layers import FeedForward
+from msdetr.model.memory import Memory
+from msdetr.model.position import sine_position_encoding
+from msdetr.structures import FeatureLevels
+
+
+class EncoderLayer(nn.Module):
+    """Deformable self-attention of the cells, then a feed-forward network.
+
+    Args:
+        width: C.
+        heads: M.
+        levels: L.
+        points: P.
+        ffn_width: Channels inside the feed-forward network.
+        dropout: Probability in 0..1.
+    """
+
+    def __init__(
+        self, *, width: int, heads: int, levels: int, points: int, ffn_width: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.attention = DeformableAttention(width=width, heads=heads, levels=levels, points=points)
+        self.attention_norm = nn.LayerNorm(width)
+        self.ffn = FeedForward(width=width, hidden_width=ffn_width, dropout=dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, features: Tensor, position: Tensor, references: Tensor, cells: Memory
+    ) -> Tensor:
+        """Update the cells.
+
+        Args:
+            features: [B, S, C].
+            position: [B, S, C] float32.
+            references: [B, S, L, 2], every cell's centre on every padded level.
+            cells: Geometry of the cells; its features are not read.
+
+        Returns:
+            [B, S, C].
+        """
+        attended = self.attention(features + position, references, cells.with_features(features))
+        output: Tensor = self.ffn(self.attention_norm(features + self.dropout(attended)))
+        return output
+
+
+class Encoder(nn.Module):
+    """Lets the cells of all levels exchange information.
+
+    Args:
+        layers: At least one layer.
+        width: C, a multiple of 4.
+        levels: L.
+        temperature: Base of the position encoding's wavelengths.
+        checkpoint_layers: Recompute layers in the backward pass instead of keeping their
+            activations.
+
+    Source: Zhu et al., Deformable DETR, ICLR 2021, section 4.2.
+    """
+
+    def __init__(
+        self,
+        *,
+        layers: Sequence[EncoderLayer],
+        width: int,
+        levels: int,
+        temperature: float = 10000.0,
+        checkpoint_layers: bool = False,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.level_embed = nn.Parameter(torch.empty(levels, width))
+        self.temperature = temperature
+        self.checkpoint_layers = checkpoint_layers
+        nn.init.normal_(self.level_embed)
+
+    def forward(self, levels: FeatureLevels) -> Memory:
+        """Encode L maps [B, C, H_l, W_l] into a memory of S cells."""
+        cells = Memory.from_levels(levels)
+        position = self._position(levels.padding_masks)
+        references = cells.references_per_level(cells.cell_centres())
+        recompute = self.checkpoint_layers and torch.is_grad_enabled()
+        features = cells.features
+        for layer in self.layers:
+            if recompute:
+                features = checkpoint(
+                    layer, features, position, references, cells, use_reentrant=False
+                )
+            else:
+                features = layer(features, position, references, cells)
+        return cells.with_features(features)
+
+    def _position(self, padding_masks: Sequence[Tensor]) -> Tensor:
+        width = self.level_embed.shape[1]
+        return torch.cat(
+            [
+                sine_position_encoding(mask, width, self.temperature) + self.level_embed[level]
+                for level, mask in enumerate(padding_masks)
+            ],
+            dim=1,
+        )

@@ -1,0 +1,83 @@
+"""Sub-layers of encoder and decoder."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a residual connection: LayerNorm(x + linear(ReLU(linear(x)))).
+
+    Args:
+        width: C.
+        hidden_width: Channels between the two layers.
+        dropout: Probability, after the activation and after the second layer.
+
+    Source: Vaswani et al., Attention Is All You Need, NeurIPS 2017, section 3.3.
+    """
+
+    def __init__(self, *, width: int, hidden_width: int, dropout: float) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(width, hidden_width)
+        self.linear2 = nn.Linear(hidden_width, width)
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.xavier_uniform_(self.linear1.weight)
+        nn.init.xavier_uniform_(self.linear2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform [..., C] to [..., C]."""
+        hidden = self.dropout(functional.relu(self.linear1(x)))
+        output: Tensor = self.norm(x + self.dropout(self.linear2(hidden)))
+        return output
+
+
+class SelfAttention(nn.Module):
+    """Attention among queries; the position takes part in query and key, not in the value.
+
+    Args:
+        width: C, a multiple of ``heads``.
+        heads: M.
+
+    Source: Carion et al., DETR, ECCV 2020, section A.3.
+    """
+
+    def __init__(self, *, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.xavier_uniform_(self.out_proj.weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(
+        self, content: Tensor, position: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """Let queries exchange their content.
+
+        Args:
+            content: [B, Q, C].
+            position: [B, Q, C].
+            attention_mask: [Q, Q] bool, True where the row's query may look at the column's;
+                None lets all look at all.
+
+        Returns:
+            [B, Q, C].
+        """
+        images, queries, width = content.shape
+        split = 2 * width
+        where = functional.linear(
+            content + position, self.in_proj_weight[:split], self.in_proj_bias[:split]
+        )
+        what = functional.linear(content, self.in_proj_weight[split:], self.in_proj_bias[split:])
+        query, key = where.view(images, queries, 2, self.heads, -1).unbind(2)
+        value = what.view(images, queries, self.heads, -1)
+        attended = functional.scaled_dot_product_attention(
+            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attention_mask
+        )
+        output: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
+        return output
