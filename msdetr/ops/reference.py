@@ -18,7 +18,7 @@ def ms_deform_attn_reference(
     """Sample every level bilinearly and sum by weight; see ``msdetr.ops.ms_deform_attn``."""
     images, _, heads, channels = value.shape
     queries, points = sampling_locations.shape[1], sampling_locations.shape[4]
-    per_level = value.split([h * w for h, w in spatial_shapes], dim=1)
+    per_level = torch.split(value, [h * w for h, w in spatial_shapes], dim=1)
     grids = 2 * sampling_locations - 1
     weights = attention_weights.permute(0, 2, 1, 3, 4).reshape(images * heads, 1, queries, -1)
     sampled = []
