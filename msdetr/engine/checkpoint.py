@@ -1,0 +1,237 @@
+"""Checkpoints: a directory of plain files, replaced as a whole or not at all.
+
+``model.safetensors``, ``checkpoint.json`` and, where they apply, ``ema.safetensors`` and
+``training_state.pt``. ``SHA256SUMS`` (as ``sha256sum -c`` reads it) covers them all, so that
+damage is found before anything is used. No file is ever unpickled beyond plain tensors.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_safetensors
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from msdetr.errors import CheckpointError, MsdetrError
+
+FORMAT_VERSION = 1
+INFO_FILE = "checkpoint.json"
+MODEL_FILE = "model.safetensors"
+EMA_FILE = "ema.safetensors"
+STATE_FILE = "training_state.pt"
+SUMS_FILE = "SHA256SUMS"
+
+
+def save_checkpoint(
+    directory: Path,
+    *,
+    info: Mapping[str, Any],
+    model: Mapping[str, Tensor],
+    ema: Mapping[str, Tensor] | None = None,
+    training_state: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint, replacing an older one at the same place.
+
+    The files are written aside and flushed to disk before the directory takes its name, so
+    that a crash at any moment leaves the older or the newer checkpoint, whole.
+
+    Args:
+        directory: The checkpoint; its parent is created if need be.
+        info: JSON values for ``checkpoint.json``, beside ``format_version``.
+        model: Weights, each tensor once.
+        ema: Averaged weights under the same names, or None.
+        training_state: Tensors and plain containers, what is needed to go on training.
+
+    Raises:
+        MsdetrError: The files cannot be written; an older checkpoint is left as it was.
+    """
+    document = {"format_version": FORMAT_VERSION, **info}
+    files = {
+        INFO_FILE: json.dumps(document, indent=2, allow_nan=False).encode(),
+        MODEL_FILE: _weights_to_bytes(model),
+    }
+    if ema is not None:
+        files[EMA_FILE] = _weights_to_bytes(ema)
+    if training_state is not None:
+        buffer = io.BytesIO()
+        torch.save(dict(training_state), buffer)
+        files[STATE_FILE] = buffer.getvalue()
+    try:
+        _write_and_replace(directory, files)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise MsdetrError(
+            f"{directory}: cannot save the checkpoint: {reason}; "
+            "a checkpoint saved there before is unchanged"
+        ) from error
+
+
+def resolve_checkpoint(path: Path) -> Path:
+    """Find the checkpoint that a path means.
+
+    Args:
+        path: A checkpoint, or a run directory (its best checkpoint, else its last).
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    if path.is_file():
+        raise CheckpointError(
+            str(path), "is a file; expected a checkpoint directory or a run directory"
+        )
+    places = [path, path / "checkpoints" / "best", path / "checkpoints" / "last"]
+    for place in places:
+        found = find_checkpoint(place)
+        if found is not None:
+            return found
+    if not path.is_dir():
+        raise CheckpointError(str(path), "no such checkpoint or run directory")
+    raise CheckpointError(str(path), f"holds no checkpoint (no {INFO_FILE} in it or below it)")
+
+
+def find_checkpoint(directory: Path) -> Path | None:
+    """The checkpoint saved as ``directory``, also after a crash in its replacement; or None."""
+    for place in (directory, _old(directory)):
+        if (place / INFO_FILE).is_file() or (place / MODEL_FILE).is_file():
+            return place
+    return None
+
+
+def read_info(checkpoint: Path) -> dict[str, Any]:
+    """Read ``checkpoint.json``.
+
+    Raises:
+        CheckpointError: The file is missing, damaged or of a newer format.
+    """
+    content = _read(checkpoint, INFO_FILE)
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise CheckpointError(str(checkpoint / INFO_FILE), f"is not JSON: {error}") from error
+    version = document.get("format_version") if isinstance(document, dict) else None
+    if not isinstance(version, int) or version < 1:
+        raise CheckpointError(str(checkpoint / INFO_FILE), "has no valid format_version")
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            str(checkpoint),
+            f"has format version {version}, but this release reads up to {FORMAT_VERSION}; "
+            "update the package",
+        )
+    return dict(document)
+
+
+def read_weights(checkpoint: Path, *, averaged: bool = True) -> dict[str, Tensor]:
+    """Read weights, on the CPU.
+
+    Args:
+        checkpoint: The checkpoint's directory.
+        averaged: Prefer the averaged weights where the run kept an average.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
+    has_average = (checkpoint / EMA_FILE).exists()
+    name = EMA_FILE if averaged and has_average else MODEL_FILE
+    content = _read(checkpoint, name)
+    try:
+        return dict(parse_safetensors(content))
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(str(checkpoint / name), f"is damaged: {error}") from error
+
+
+def has_averaged_weights(checkpoint: Path) -> bool:
+    """Tell whether the run that saved the checkpoint kept an average of its weights."""
+    return (checkpoint / EMA_FILE).exists()
+
+
+def read_training_state(checkpoint: Path) -> dict[str, Any]:
+    """Read what is needed to go on training, on the CPU.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or holds more than tensors and plain
+            containers.
+    """
+    content = _read(checkpoint, STATE_FILE)
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    # A crafted pickle can fail in many ways inside the restricted loader; none executes it.
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            str(checkpoint / STATE_FILE), f"refused, is damaged or unsafe: {reason}"
+        ) from error
+    if not isinstance(state, dict):
+        raise CheckpointError(str(checkpoint / STATE_FILE), "does not hold a training state")
+    return state
+
+
+def _weights_to_bytes(weights: Mapping[str, Tensor]) -> bytes:
+    return to_safetensors({k: v.detach().cpu().contiguous() for k, v in weights.items()})
+
+
+def _read(checkpoint: Path, name: str) -> bytes:
+    path = checkpoint / name
+    try:
+        content = path.read_bytes()
+        sums = (checkpoint / SUMS_FILE).read_text(encoding="ascii", errors="replace")
+    except FileNotFoundError as error:
+        missing = Path(error.filename).name
+        raise CheckpointError(str(checkpoint), f"is incomplete: {missing} is missing") from error
+    except OSError as error:
+        raise CheckpointError(str(path), f"cannot be read: {error.strerror}") from error
+    if f"{sha256(content).hexdigest()}  {name}" not in sums.splitlines():
+        raise CheckpointError(
+            str(path), f"is damaged: it is not what {SUMS_FILE} says (truncated or changed?)"
+        )
+    return content
+
+
+def _write_and_replace(directory: Path, files: Mapping[str, bytes]) -> None:
+    aside, old = directory.with_name(directory.name + ".new"), _old(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir()
+        sums = [f"{sha256(content).hexdigest()}  {name}\n" for name, content in files.items()]
+        for name, content in {**files, SUMS_FILE: "".join(sums).encode()}.items():
+            _write_flushed(aside / name, content)
+        _flush_directory(aside)
+    except OSError:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    if directory.exists():
+        # Only now is an older leftover dispensable: until here it may be the only checkpoint.
+        shutil.rmtree(old, ignore_errors=True)
+        directory.rename(old)
+    aside.rename(directory)
+    _flush_directory(directory.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_flushed(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _old(directory: Path) -> Path:
+    return directory.with_name(directory.name + ".old")

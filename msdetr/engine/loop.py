@@ -1,0 +1,327 @@
+"""The training loop: ``fit`` runs epochs, an epoch runs steps, and all of it can be resumed."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Generic
+
+from accelerate import Accelerator
+from torch import nn
+from torch.optim import Optimizer
+
+from msdetr.engine.checkpoint import (
+    has_averaged_weights,
+    read_info,
+    read_training_state,
+    read_weights,
+    save_checkpoint,
+)
+from msdetr.engine.ema import WeightAverage
+from msdetr.engine.processes import Processes
+from msdetr.engine.records import RunRecords
+from msdetr.engine.reporting import TrainingReporter
+from msdetr.engine.run_directory import RunDirectory
+from msdetr.engine.schedule import Schedule
+from msdetr.engine.seeding import seed_torch
+from msdetr.engine.signals import StopRequest, StopSignalError
+from msdetr.engine.state import RunState
+from msdetr.engine.step import BatchT, MicroBatchPlace, StepReport, StepRunner, TrainingTask
+from msdetr.engine.training_state import collect_training_state, restore_training_state
+from msdetr.engine.weights import load_weights, unique_state
+from msdetr.errors import DataError, InterruptedRunError, UsageError
+
+Evaluate = Callable[[nn.Module], Mapping[str, float | None]]
+LoaderFactory = Callable[[int, int], Iterable[BatchT]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """Numbers of a training.
+
+    Attributes:
+        epochs: Epochs of the run.
+        steps_per_epoch: Optimizer steps of an epoch.
+        micro_batches_per_step: Forward passes of a step, over all processes.
+        seed: Seed of everything random.
+        clip_norm: Largest norm of the gradient; None for no clipping.
+        log_every_steps: Steps between rows of the metrics file.
+        evaluate_every_epochs: Epochs between evaluations; the last epoch is always evaluated.
+        keep_every_epochs: Epochs between checkpoints that are kept; None for none.
+        score: Key of the evaluation's result that decides which checkpoint is best.
+        compile_model: Compile the model's forward.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    micro_batches_per_step: int
+    seed: int
+    clip_norm: float | None = None
+    log_every_steps: int = 50
+    evaluate_every_epochs: int = 1
+    keep_every_epochs: int | None = None
+    score: str = "ap"
+    compile_model: bool = False
+
+
+class Trainer(Generic[BatchT]):
+    """Trains a model, saving, evaluating and reporting along the way.
+
+    Micro-batch j of a step runs on process j mod (number of processes), so that a run's result
+    does not depend on how many there are.
+
+    Args:
+        accelerator: Device, precision, processes and trackers.
+        model: The model; trained in place.
+        optimizer: Optimizer over the model's parameters, its groups with ``initial_lr``.
+        schedule: Learning-rate factors.
+        task: What is trained.
+        loader_for_epoch: ``(epoch, start_step)`` to this process's micro-batches of the epoch
+            from that optimizer step on, in order.
+        settings: Numbers of the training.
+        run_directory: Where the run is kept; must exist.
+        info: JSON values for every checkpoint: recipe, class names and the like.
+        evaluate: Called on every process with the model in evaluation mode; the main process's
+            result counts. None for no evaluation.
+        ema: Average of the model's weights, which is then what is evaluated.
+        reporter: Shows progress; by default on stderr.
+
+    Raises:
+        UsageError: The micro-batches cannot be dealt evenly to the processes.
+    """
+
+    def __init__(
+        self,
+        *,
+        accelerator: Accelerator,
+        model: nn.Module,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        task: TrainingTask[BatchT],
+        loader_for_epoch: LoaderFactory[BatchT],
+        settings: TrainerSettings,
+        run_directory: RunDirectory,
+        info: Mapping[str, Any],
+        evaluate: Evaluate | None = None,
+        ema: WeightAverage | None = None,
+        reporter: TrainingReporter | None = None,
+    ) -> None:
+        self.state = RunState()
+        self.model = model
+        self.settings = settings
+        self._accelerator = accelerator
+        self._processes = Processes(accelerator)
+        self._check_split()
+        self._schedule = schedule
+        self._task = task
+        self._loader_for_epoch = loader_for_epoch
+        self._directory = run_directory
+        self._info = dict(info)
+        self._evaluate_model = evaluate
+        self._ema = ema
+        self._stop = StopRequest()
+        self._records = RunRecords(
+            accelerator=accelerator,
+            directory=run_directory,
+            reporter=reporter or self._default_reporter(),
+            log_every_steps=settings.log_every_steps,
+            total_steps=settings.epochs * settings.steps_per_epoch,
+        )
+        self._prepare(optimizer)
+
+    def resume(self, checkpoint: Path) -> None:
+        """Continue from a checkpoint of the same run; call before ``fit``.
+
+        Raises:
+            CheckpointError: It is damaged or belongs to another model or training.
+        """
+        source = str(checkpoint)
+        self.state = RunState.from_dict(read_info(checkpoint).get("run_state") or {}, source)
+        load_weights(self.model, read_weights(checkpoint, averaged=False), source)
+        if self._ema is not None and has_averaged_weights(checkpoint):
+            self._ema.load_state_dict(read_weights(checkpoint))
+        restore_training_state(
+            read_training_state(checkpoint),
+            optimizer=self._optimizer,
+            scaler=self._accelerator.scaler,
+            seed=self.settings.seed,
+            source=source,
+        )
+
+    def fit(self) -> RunState:
+        """Train to the end of the last epoch.
+
+        Returns:
+            The final state, with the last and the best scores.
+
+        Raises:
+            InterruptedRunError: A signal stopped the run, after its state was saved.
+            DivergedError: A loss or gradient is not finite; the weights are those before it.
+            MsdetrError: A checkpoint could not be written.
+        """
+        with self._stop, self._records.running(self.state):
+            while self.state.epoch < self.settings.epochs:
+                self.run_epoch()
+        return self.state
+
+    def run_epoch(self) -> None:
+        """Run the rest of the epoch under way, evaluate and save."""
+        self.model.train()
+        self._records.start_epoch(self.state)
+        for batches in self._steps_of_epoch():
+            self._stop_if_asked()
+            report = self.train_step(batches)
+            self._records.step(self.state, report)
+        self._stop_if_asked()
+        scores = self._evaluate_if_due()
+        is_best = self.state.record_scores(scores, self.settings.score) if scores else False
+        self._records.epoch(self.state, float(self._optimizer.param_groups[0]["lr"]), scores)
+        self.state.finish_epoch()
+        self._save_epoch(is_best=is_best)
+
+    def train_step(self, batches: Sequence[BatchT]) -> StepReport:
+        """Do one optimizer step over this process's micro-batches and count it.
+
+        Raises:
+            DivergedError: A loss or gradient is not finite; the weights are unchanged.
+        """
+        factor = self._schedule.factor(step=self.state.step, epoch=self.state.epoch)
+        report = self._runner.run(batches, self._places(), lr_factor=factor)
+        self.state.finish_step(report.loss, report.terms)
+        return report
+
+    def save(self, directory: Path) -> None:
+        """Write a checkpoint of the present state (main process only; others do nothing).
+
+        Raises:
+            MsdetrError: It cannot be written; an older one is left as it was.
+        """
+        if not self._processes.is_main:
+            return
+        save_checkpoint(
+            directory,
+            info={
+                **self._info,
+                "scores": self.state.scores,
+                "run_state": self.state.to_dict(),
+            },
+            model=unique_state(self.model),
+            ema=None if self._ema is None else self._ema.state_dict(),
+            training_state=collect_training_state(
+                optimizer=self._optimizer,
+                scaler=self._accelerator.scaler,
+                seed=self.settings.seed,
+            ),
+        )
+
+    def _check_split(self) -> None:
+        total, count = self.settings.micro_batches_per_step, self._processes.count
+        if total % count:
+            raise UsageError(
+                "processes",
+                f"{total} micro-batches per optimizer step cannot be dealt evenly to {count} "
+                "processes; change their number, train.batch_size or train.images_per_forward",
+            )
+
+    def _default_reporter(self) -> TrainingReporter:
+        return TrainingReporter(
+            epochs=self.settings.epochs,
+            steps_per_epoch=self.settings.steps_per_epoch,
+            log_file=self._directory.log_file,
+            quiet=not self._processes.is_main,
+        )
+
+    def _prepare(self, optimizer: Optimizer) -> None:
+        if self.settings.compile_model:
+            self.model.compile()
+        wrapped, self._optimizer = self._accelerator.prepare(self.model, optimizer)
+        if self._ema is not None:
+            self._ema.to(self._accelerator.device)
+        self._runner = StepRunner(
+            accelerator=self._accelerator,
+            model=wrapped,
+            optimizer=self._optimizer,
+            task=self._task,
+            processes=self._processes,
+            clip_norm=self.settings.clip_norm,
+            ema=self._ema,
+        )
+
+    def _places(self) -> list[MicroBatchPlace]:
+        indices = range(
+            self._processes.rank, self.settings.micro_batches_per_step, self._processes.count
+        )
+        return [
+            MicroBatchPlace(self.settings.seed, self.state.epoch, self.state.step, index)
+            for index in indices
+        ]
+
+    def _steps_of_epoch(self) -> Iterator[list[BatchT]]:
+        start = self.state.step_in_epoch
+        if start == self.settings.steps_per_epoch:
+            return
+        # Loaders draw their workers' seeds from torch's global generator.
+        seed_torch(self.settings.seed, "loader", self.state.epoch)
+        batches = iter(self._loader_for_epoch(self.state.epoch, start))
+        per_step = self.settings.micro_batches_per_step // self._processes.count
+        for step in range(start, self.settings.steps_per_epoch):
+            group = list(islice(batches, per_step))
+            if len(group) < per_step:
+                raise DataError(
+                    f"epoch {self.state.epoch + 1}",
+                    f"the data ended in step {step + 1} of {self.settings.steps_per_epoch}",
+                )
+            yield group
+
+    def _stop_if_asked(self) -> None:
+        number = self._stop.number
+        asked = [float(number == kind) for kind in (signal.SIGINT, signal.SIGTERM)]
+        interrupted, terminated = self._processes.sum(asked)
+        if interrupted or terminated:
+            self.save(self._directory.last)
+            raise self._interruption(signal.SIGTERM if terminated else signal.SIGINT)
+
+    def _interruption(self, number: int) -> InterruptedRunError:
+        return InterruptedRunError(
+            number,
+            f"stopped by {signal.Signals(number).name} after step {self.state.step} "
+            f"(epoch {self.state.epoch + 1}); the state is saved in {self._directory.last}; "
+            "continue with --resume",
+        )
+
+    def _evaluate_if_due(self) -> dict[str, float | None]:
+        done = self.state.epoch + 1
+        due = done % self.settings.evaluate_every_epochs == 0 or done == self.settings.epochs
+        if self._evaluate_model is None or not due:
+            return {}
+        # An evaluation may take long: a run stopped in it goes on with the evaluation.
+        self.save(self._directory.last)
+        try:
+            with self._stop.immediate():
+                return self._processes.broadcast(self._evaluate(self._evaluate_model))
+        except StopSignalError as stop:
+            raise self._interruption(stop.number) from stop
+
+    def _evaluate(self, evaluate: Evaluate) -> dict[str, float | None]:
+        self.model.eval()
+        with self._ema.applied() if self._ema is not None else nullcontext():
+            scores = evaluate(self.model)
+        self.model.train()
+        return {
+            key: None if value is None or not math.isfinite(value) else float(value)
+            for key, value in scores.items()
+        }
+
+    def _save_epoch(self, *, is_best: bool) -> None:
+        if is_best:
+            self.save(self._directory.best)
+        keep = self.settings.keep_every_epochs
+        if keep is not None and self.state.epoch % keep == 0:
+            self.save(self._directory.epoch_checkpoint(self.state.epoch))
+        # The last one at the end: until then a resumed run does the same again.
+        self.save(self._directory.last)

@@ -1,0 +1,144 @@
+"""The accelerator, and what the processes of a run tell each other over host memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, is_initialized
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    InitProcessGroupKwargs,
+    is_tensorboard_available,
+)
+from torch import distributed
+
+from msdetr.errors import UsageError
+
+T = TypeVar("T")
+Precision = Literal["fp32", "bf16", "fp16"]
+
+# Long enough for the other processes to wait for rank 0's evaluation or for a build.
+WAIT_LIMIT = timedelta(hours=6)
+
+
+def create_accelerator(
+    *,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    tracking_dir: Path | None = None,
+    find_unused_parameters: bool = False,
+) -> Accelerator:
+    """Set up device, precision, processes and trackers.
+
+    The number of processes comes from the environment (torchrun, ``accelerate launch``, SLURM).
+
+    Args:
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: Of the model's forward; weights stay in fp32.
+        tracking_dir: Where TensorBoard's files go, if it is installed; None for no tracker.
+        find_unused_parameters: Allow parameters that a step does not use (several processes).
+
+    Raises:
+        UsageError: The device or its precision is not available.
+    """
+    on_cpu = _is_cpu(device)
+    if precision == "fp16" and on_cpu:
+        raise UsageError("precision", "fp16 needs a GPU; set train.precision to fp32 or bf16")
+    mixed_precision = "no" if precision == "fp32" else precision
+    _forget_other_settings(mixed_precision, on_cpu=on_cpu)
+    tracked = tracking_dir is not None and is_tensorboard_available()
+    accelerator = Accelerator(
+        cpu=on_cpu,
+        mixed_precision=mixed_precision,
+        log_with="tensorboard" if tracked else None,
+        project_dir=tracking_dir,
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=find_unused_parameters),
+            InitProcessGroupKwargs(timeout=WAIT_LIMIT),
+        ],
+    )
+    # The loop accumulates by itself; a launcher's environment must not divide the loss again.
+    accelerator.gradient_accumulation_steps = 1
+    return accelerator
+
+
+class Processes:
+    """What the processes agree on, without waiting for a GPU.
+
+    Args:
+        accelerator: Where the processes were set up.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.rank: int = accelerator.process_index
+        self.count: int = accelerator.num_processes
+        self._group: distributed.ProcessGroup | None = None
+        if self.count > 1:
+            group = distributed.new_group(backend="gloo", timeout=WAIT_LIMIT)
+            self._group = cast("distributed.ProcessGroup", group)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the run's files."""
+        return self.rank == 0
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Add the values of all processes, position by position."""
+        if self._group is None:
+            return [float(value) for value in values]
+        totals = torch.tensor(values, dtype=torch.float64)
+        distributed.all_reduce(totals, group=self._group)
+        return cast("list[float]", totals.tolist())
+
+    def gather(self, value: T) -> list[T]:
+        """Collect a value of every process, by rank."""
+        if self._group is None:
+            return [value]
+        gathered: list[Any] = [None] * self.count
+        distributed.all_gather_object(gathered, value, group=self._group)
+        return gathered
+
+    def broadcast(self, value: T) -> T:
+        """Give every process the main process's value."""
+        if self._group is None:
+            return value
+        box: list[Any] = [value]
+        distributed.broadcast_object_list(box, src=0, group=self._group)
+        return cast("T", box[0])
+
+
+def _is_cpu(device: str) -> bool:
+    try:
+        wanted = torch.device("cuda" if device == "auto" else device)
+    except RuntimeError as error:
+        raise UsageError(
+            "--device", f"expected auto, cpu, cuda or cuda:N, got {device!r}"
+        ) from error
+    if wanted.type == "cpu":
+        return True
+    if wanted.type != "cuda":
+        raise UsageError("--device", f"expected auto, cpu, cuda or cuda:N, got {device!r}")
+    available = torch.cuda.device_count()
+    if (wanted.index or 0) < available:
+        if wanted.index is not None:
+            torch.cuda.set_device(wanted.index)
+        return False
+    if device == "auto":
+        return True
+    raise UsageError(
+        "--device", f"{device!r} is not available: torch sees {available} CUDA devices"
+    )
+
+
+def _forget_other_settings(mixed_precision: str, *, on_cpu: bool) -> None:
+    # Accelerate keeps one state per Python process and refuses other settings afterwards.
+    if not is_initialized():
+        return
+    state = AcceleratorState()
+    if state.mixed_precision != mixed_precision or (state.device.type == "cpu") != on_cpu:
+        AcceleratorState._reset_state(reset_partial_state=True)

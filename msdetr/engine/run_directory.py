@@ -1,0 +1,120 @@
+"""A run's directory: what is where, and whether it may be used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msdetr.engine.checkpoint import find_checkpoint
+from msdetr.errors import RunDirectoryError
+
+RECIPE_FILE = "recipe.yaml"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Places inside a run's directory.
+
+    Attributes:
+        path: The directory.
+    """
+
+    path: Path
+
+    @property
+    def recipe_file(self) -> Path:
+        """The resolved recipe."""
+        return self.path / RECIPE_FILE
+
+    @property
+    def environment_file(self) -> Path:
+        """Versions and machine of the run's start."""
+        return self.path / "environment.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """Rows of steps and epochs."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def log_file(self) -> Path:
+        """Everything the training said."""
+        return self.path / "train.log"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of ``last``, ``best`` and ``epoch_NNN``."""
+        return self.path / "checkpoints"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to go on from."""
+        return self.checkpoints / "last"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the highest score."""
+        return self.checkpoints / "best"
+
+    @property
+    def evaluation(self) -> Path:
+        """Folder of evaluation results."""
+        return self.path / "evaluation"
+
+    def epoch_checkpoint(self, num_epochs: int) -> Path:
+        """The checkpoint kept after ``num_epochs`` finished epochs."""
+        return self.checkpoints / f"epoch_{num_epochs:03d}"
+
+    @property
+    def holds_run(self) -> bool:
+        """Whether a run was started here."""
+        return self.recipe_file.is_file()
+
+    def find_last(self) -> Path | None:
+        """The last checkpoint, or None if the run has not saved one yet."""
+        return find_checkpoint(self.last)
+
+    def create(self, *, recipe_text: str, environment: Mapping[str, Any]) -> None:
+        """Start a run here: make the directory and write its first files.
+
+        Raises:
+            RunDirectoryError: The directory is not empty or cannot be written.
+        """
+        self.check_free()
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self.environment_file.write_text(json.dumps(environment, indent=2) + "\n")
+            # Last, because its presence says that a run was started here.
+            self.recipe_file.write_text(recipe_text, encoding="utf-8")
+        except OSError as error:
+            raise RunDirectoryError(
+                str(self.path), f"cannot be written: {error.strerror}; give another --output"
+            ) from error
+
+    def check_free(self) -> None:
+        """Refuse a directory that holds anything.
+
+        Raises:
+            RunDirectoryError: It is not empty, or not a directory.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunDirectoryError(str(self.path), "is a file; give another --output")
+        if self.path.is_dir() and any(self.path.iterdir()):
+            raise RunDirectoryError(
+                str(self.path),
+                "is not empty; continue the run in it with --resume, or give another --output",
+            )
+
+    def check_resumable(self) -> None:
+        """Refuse a directory in which no run was started.
+
+        Raises:
+            RunDirectoryError: There is no run to continue.
+        """
+        if not self.holds_run:
+            raise RunDirectoryError(
+                str(self.path), f"holds no run to resume (no {RECIPE_FILE}); start one without it"
+            )

@@ -1,0 +1,83 @@
+"""How far a run has come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+from msdetr.errors import CheckpointError
+
+
+@dataclass
+class RunState:
+    """The only mutable state of a run besides weights, their average and the optimizer.
+
+    Attributes:
+        epoch: Epoch under way, counted from 0; equals the number of finished epochs.
+        step: Finished optimizer steps since the start of the run.
+        step_in_epoch: Finished optimizer steps of the epoch under way. It equals the steps
+            per epoch while an epoch is trained but not yet evaluated.
+        loss_sum: Sum of the losses of the finished steps of the epoch under way.
+        term_sums: The same for every unweighted loss term.
+        scores: Result of the last evaluation.
+        best_score: Highest score so far, or None before the first evaluation.
+        best_epoch: Epoch (counted from 0) of the highest score.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    step_in_epoch: int = 0
+    loss_sum: float = 0.0
+    term_sums: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float | None] = field(default_factory=dict)
+    best_score: float | None = None
+    best_epoch: int | None = None
+
+    def finish_step(self, loss: float, terms: Mapping[str, float]) -> None:
+        """Count one optimizer step."""
+        self.step += 1
+        self.step_in_epoch += 1
+        self.loss_sum += loss
+        for key, value in terms.items():
+            self.term_sums[key] = self.term_sums.get(key, 0.0) + value
+
+    def mean_losses(self) -> tuple[float | None, dict[str, float]]:
+        """Mean loss and mean terms over the finished steps of the epoch under way."""
+        count = self.step_in_epoch
+        if count == 0:
+            return None, {}
+        return self.loss_sum / count, {k: v / count for k, v in self.term_sums.items()}
+
+    def finish_epoch(self) -> None:
+        """Move on to the next epoch."""
+        self.epoch += 1
+        self.step_in_epoch = 0
+        self.loss_sum = 0.0
+        self.term_sums = {}
+
+    def record_scores(self, scores: Mapping[str, float | None], key: str) -> bool:
+        """Keep the scores of an evaluation; tell whether ``key`` is the best so far."""
+        self.scores = dict(scores)
+        score = scores.get(key)
+        if score is None or (self.best_score is not None and score <= self.best_score):
+            return False
+        self.best_score, self.best_epoch = score, self.epoch
+        return True
+
+    def to_dict(self) -> dict[str, Any]:
+        """The state as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: str) -> Self:
+        """Rebuild a state from ``to_dict``.
+
+        Raises:
+            CheckpointError: Fields are missing or unknown.
+        """
+        expected = {f.name for f in fields(cls)}
+        if set(values) != expected:
+            odd = ", ".join(sorted(set(values) ^ expected))
+            raise CheckpointError(source, f"run state has missing or unknown fields: {odd}")
+        return cls(**values)

@@ -1,0 +1,260 @@
+"""One optimizer step over several micro-batches and processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from msdetr.engine.ema import WeightAverage
+from msdetr.engine.optimizer import apply_lr_factor
+from msdetr.engine.processes import Processes
+from msdetr.engine.seeding import derive_seed, seed_torch
+from msdetr.errors import DivergedError
+
+_TERMS_SHOWN = 8
+
+
+class MovableBatch(Protocol):
+    """A batch that can be copied to a device."""
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> Self:
+        """Return a copy on the device."""
+        ...
+
+
+BatchT = TypeVar("BatchT", bound=MovableBatch)
+BatchT_contra = TypeVar("BatchT_contra", bound=MovableBatch, contravariant=True)
+
+
+@dataclass(frozen=True)
+class MicroBatchPlace:
+    """Where a micro-batch stands in a run, whatever the number of processes.
+
+    Attributes:
+        seed: Seed of the run.
+        epoch: Epoch, counted from 0.
+        step: Optimizer steps finished before this one.
+        index: Micro-batch within the step, counted over all processes.
+    """
+
+    seed: int
+    epoch: int
+    step: int
+    index: int
+
+    def derive_seed(self, purpose: str) -> int:
+        """A seed that depends on (seed, step, micro-batch) and on what it is for."""
+        return derive_seed(self.seed, purpose, self.step, self.index)
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """Loss of one micro-batch, its share of the step's.
+
+    Attributes:
+        total: Scalar to differentiate, already divided by the step's normaliser.
+        terms: Unweighted scalars by name; ``branch/...``, the same names in every micro-batch.
+        weights: Factor of each term in the total.
+    """
+
+    total: Tensor
+    terms: Mapping[str, Tensor]
+    weights: Mapping[str, float]
+
+
+class TrainingTask(Protocol[BatchT_contra]):
+    """What is trained: the loop's only knowledge of the subject."""
+
+    def count_targets(self, batch: BatchT_contra) -> int:
+        """Targets of a micro-batch; called on the CPU, before the step's first forward."""
+        ...
+
+    def image_ids(self, batch: BatchT_contra) -> Sequence[int]:
+        """Ids of the images of a micro-batch; called on the CPU."""
+        ...
+
+    def loss(
+        self, model: nn.Module, batch: BatchT_contra, *, normalizer: float, place: MicroBatchPlace
+    ) -> StepLoss:
+        """Run the model and compute the losses.
+
+        Args:
+            model: To be called, not asked for its parts: it may be wrapped.
+            batch: On the model's device.
+            normalizer: max(1, targets of the step over all micro-batches and processes).
+            place: For random numbers that do not depend on the number of processes. Torch's
+                global generators are already seeded for this micro-batch.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step did, summed over its micro-batches and processes.
+
+    Attributes:
+        loss: Weighted total.
+        terms: Unweighted terms.
+        weights: Factor of each term in the total.
+        grad_norm: Norm of the gradient before clipping; None where fp16 overflowed and the
+            step was left out.
+        lr: Learning rate of the first parameter group.
+        num_images: Images of the step.
+    """
+
+    loss: float
+    terms: dict[str, float]
+    weights: Mapping[str, float]
+    grad_norm: float | None
+    lr: float
+    num_images: int
+
+    def parts(self) -> dict[str, float]:
+        """Weighted loss of every branch: the terms by the first part of their name."""
+        sums: dict[str, float] = {}
+        for name, value in self.terms.items():
+            branch = name.split("/", 1)[0]
+            sums[branch] = sums.get(branch, 0.0) + value * self.weights[name]
+        return sums
+
+
+class StepRunner(Generic[BatchT]):
+    """Computes gradients and updates the weights.
+
+    The gradient is the sum over micro-batches and processes; the task divides by the step's
+    normaliser.
+
+    Args:
+        accelerator: Device, precision and processes.
+        model: Model as prepared by the accelerator.
+        optimizer: Optimizer as prepared by the accelerator.
+        task: What is trained.
+        processes: To share losses.
+        clip_norm: Largest norm of the gradient; None for no clipping.
+        ema: Average to update after the step, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        accelerator: Accelerator,
+        model: nn.Module,
+        optimizer: Any,  # noqa: ANN401 - accelerate is not typed
+        task: TrainingTask[BatchT],
+        processes: Processes,
+        clip_norm: float | None,
+        ema: WeightAverage | None,
+    ) -> None:
+        self._accelerator = accelerator
+        self._model = model
+        self._optimizer = optimizer
+        self._task = task
+        self._processes = processes
+        self._clip_norm = math.inf if clip_norm is None else clip_norm
+        self._ema = ema
+
+    def run(
+        self, batches: Sequence[BatchT], places: Sequence[MicroBatchPlace], *, lr_factor: float
+    ) -> StepReport:
+        """Do one optimizer step over this process's micro-batches.
+
+        Raises:
+            DivergedError: A loss or the gradient is not finite; the weights are unchanged.
+        """
+        targets = sum(self._task.count_targets(batch) for batch in batches)
+        images = sum(len(self._task.image_ids(batch)) for batch in batches)
+        total_targets, num_images = self._processes.sum([targets, images])
+        normalizer = max(1.0, total_targets)
+        self._optimizer.zero_grad()
+        losses = [
+            self._backward(batch, place, normalizer, is_last=index == len(batches) - 1)
+            for index, (batch, place) in enumerate(zip(batches, places, strict=True))
+        ]
+        norm = self._accelerator.clip_grad_norm_(self._model.parameters(), self._clip_norm)
+        *rows, grad_norm = _to_host([_as_row(loss) for loss in losses], norm)
+        self._check_finite(batches, places, losses, [*rows, grad_norm])
+        lr = apply_lr_factor(self._optimizer, lr_factor)
+        self._optimizer.step()
+        if self._ema is not None:
+            self._ema.update()
+        total, *terms = self._processes.sum(
+            [math.fsum(column) for column in zip(*rows, strict=True)]
+        )
+        return StepReport(
+            loss=total,
+            terms=dict(zip(losses[0].terms, terms, strict=True)),
+            weights=losses[0].weights,
+            grad_norm=grad_norm[0] if math.isfinite(grad_norm[0]) else None,
+            lr=lr,
+            num_images=int(num_images),
+        )
+
+    def _backward(
+        self, batch: BatchT, place: MicroBatchPlace, normalizer: float, *, is_last: bool
+    ) -> StepLoss:
+        moved = batch.to(self._accelerator.device, non_blocking=True)
+        with self._exchange(is_last=is_last):
+            seed_torch(place.derive_seed("forward"))
+            loss = self._task.loss(self._model, moved, normalizer=normalizer, place=place)
+            # DistributedDataParallel averages gradients; the step wants their sum.
+            self._accelerator.backward(loss.total * self._processes.count)
+        return StepLoss(
+            loss.total.detach(), {k: v.detach() for k, v in loss.terms.items()}, loss.weights
+        )
+
+    def _exchange(self, *, is_last: bool) -> AbstractContextManager[Any]:
+        return nullcontext() if is_last else self._accelerator.no_sync(self._model)
+
+    def _check_finite(
+        self,
+        batches: Sequence[BatchT],
+        places: Sequence[MicroBatchPlace],
+        losses: Sequence[StepLoss],
+        numbers: list[list[float]],
+    ) -> None:
+        *rows, grad_norm = numbers
+        complaints = [
+            self._describe(batch, place, loss, row)
+            for batch, place, loss, row in zip(batches, places, losses, rows, strict=True)
+            if not all(map(math.isfinite, row))
+        ]
+        # With fp16 an overflow of the gradient is usual: the scaler leaves the step out.
+        bad_gradient = self._accelerator.scaler is None and not math.isfinite(grad_norm[0])
+        if not self._processes.sum([len(complaints) + bad_gradient])[0]:
+            return
+        everyone = [line for lines in self._processes.gather(complaints) for line in lines]
+        raise DivergedError(_divergence_message(places[0], everyone))
+
+    def _describe(
+        self, batch: BatchT, place: MicroBatchPlace, loss: StepLoss, row: Sequence[float]
+    ) -> str:
+        named = zip(["total", *loss.terms], row, strict=True)
+        bad = [f"{name} = {value}" for name, value in named if not math.isfinite(value)]
+        ids = ", ".join(map(str, self._task.image_ids(batch)))
+        more = f", and {len(bad) - _TERMS_SHOWN} more" if len(bad) > _TERMS_SHOWN else ""
+        return f"micro-batch {place.index}, images {ids}: {', '.join(bad[:_TERMS_SHOWN])}{more}"
+
+
+def _as_row(loss: StepLoss) -> Tensor:
+    return torch.stack([loss.total.float(), *(term.float() for term in loss.terms.values())])
+
+
+def _to_host(rows: Sequence[Tensor], norm: Tensor) -> list[list[float]]:
+    # One copy for everything: each would wait for the device.
+    flat = torch.cat([*rows, norm.detach().float().reshape(1).to(rows[0].device)]).tolist()
+    width = len(rows[0])
+    return [flat[start : start + width] for start in range(0, len(flat), width)]
+
+
+def _divergence_message(place: MicroBatchPlace, complaints: Sequence[str]) -> str:
+    where = f"step {place.step + 1} (epoch {place.epoch + 1}) diverged"
+    if not complaints:
+        return f"{where}: the losses are finite, but the norm of the gradient is not"
+    return "\n  ".join([f"{where}: the loss is not finite", *complaints])
