@@ -142,7 +142,7 @@ class OneToManyAssigner:
             return positive
         limit = math.floor(self.max_positive_fraction * positive.shape[-1])
         order = u.masked_fill(~positive, math.inf).sort(dim=-1, stable=True).indices
-        first = torch.zeros_like(positive).scatter_(2, order[..., :limit], True)  # noqa: FBT003
+        first = torch.zeros_like(positive).scatter_(2, order[..., :limit], value=True)
         return positive & first
 
 
@@ -161,4 +161,4 @@ def _mark(queries: Tensor, valid: Tensor, num_queries: int) -> Tensor:
     index = torch.where(valid, queries, num_queries)
     shape = (*queries.shape[:2], num_queries + 1)
     marked = torch.zeros(shape, dtype=torch.bool, device=queries.device)
-    return marked.scatter_(2, index, True)[..., :num_queries]  # noqa: FBT003
+    return marked.scatter_(2, index, value=True)[..., :num_queries]

@@ -85,7 +85,9 @@ class Criterion:
 
 def total_loss(terms: Sequence[LossTerm]) -> Tensor:
     """Weighted sum of loss terms, as a scalar."""
-    return torch.stack([term.value * term.weight for term in terms]).sum()
+    values = torch.stack([term.value for term in terms])
+    weights = torch.tensor([term.weight for term in terms], dtype=values.dtype)
+    return values @ weights.to(values.device, non_blocking=True)
 
 
 def _box_losses(branch: SupervisionBranch, rows: Assignment) -> tuple[Tensor, Tensor]:
