@@ -36,7 +36,7 @@ def evaluate_boxes(
 
     Args:
         ground_truth: Content of an annotation file: images, annotations, categories. Boxes
-            without area are left out: nothing can match them.
+            without area are left out and counted: nothing can match them.
         results: Detections in COCO's results format: image_id, category_id, bbox (x, y, w, h)
             in pixels, score. Unknown categories are ignored, as COCO does.
         image_ids: Images to evaluate; all by default. Detections of others are ignored.
@@ -57,7 +57,8 @@ def evaluate_boxes(
         evaluator.params.maxDets = list(max_detections)
         evaluator.evaluate()
         evaluator.accumulate()
-    return _collect(evaluator, ids, results)
+    lost = len(ground_truth["annotations"]) - len(truth.dataset["annotations"])
+    return _collect(evaluator, results, num_without_area=lost)
 
 
 def _check_images(known: set[int], ids: Sequence[int], results: Sequence[Result]) -> None:
@@ -116,7 +117,7 @@ def _to_coco(ground_truth: Mapping[str, Any], annotations: list[dict[str, Any]])
 
 
 def _collect(
-    evaluator: COCOeval, image_ids: Sequence[int], results: Sequence[Result]
+    evaluator: COCOeval, results: Sequence[Result], *, num_without_area: int
 ) -> CocoMetrics:
     # precision: [IoU, recall, category, area, limit]; recall: [IoU, category, area, limit].
     precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
@@ -131,7 +132,7 @@ def _collect(
         *(_mean(recall[:, :, _ALL, limit]) for limit in (_FEW, _SOME, _MOST)),
         *(_mean(recall[:, :, area, _MOST]) for area in (_SMALL, _MEDIUM, _LARGE)),
     ]
-    evaluated = set(image_ids)
+    evaluated = set(evaluator.params.imgIds)
     per_class = _per_class(evaluator, evaluated)
     return CocoMetrics(
         **dict(zip(SUMMARY_KEYS, numbers, strict=True)),
@@ -140,6 +141,7 @@ def _collect(
         num_images=len(evaluated),
         num_ground_truth=sum(entry.num_ground_truth for entry in per_class),
         num_detections=sum(int(result["image_id"]) in evaluated for result in results),
+        num_without_area=num_without_area,
     )
 
 

@@ -54,6 +54,8 @@ class CocoMetrics:
         num_images: Images evaluated.
         num_ground_truth: Boxes to be found in them, crowd not counted.
         num_detections: Detections given for them.
+        num_without_area: Boxes of the annotation file that were left out, as nothing can match
+            them.
     """
 
     ap: float | None
@@ -73,6 +75,7 @@ class CocoMetrics:
     num_images: int
     num_ground_truth: int
     num_detections: int
+    num_without_area: int
 
     def summary(self) -> dict[str, float | None]:
         """The twelve numbers by key, ``ap`` first."""
