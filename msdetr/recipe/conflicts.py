@@ -1,0 +1,136 @@
+"""Fields that are valid alone but do not fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .data import DataRecipe
+    from .model import BackboneRecipe, ModelRecipe
+    from .schema import Recipe
+    from .supervision import OneToManyRecipe, SupervisionRecipe
+    from .training import TrainRecipe
+
+_DILATABLE = ("resnet50", "resnet101")
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Two or more fields that do not fit together.
+
+    Attributes:
+        key: Dotted key of the field to change.
+        others: Dotted keys of the fields that it does not fit.
+        message: What was expected and what was found.
+    """
+
+    key: str
+    others: tuple[str, ...]
+    message: str
+
+
+def find_conflicts(recipe: Recipe) -> list[Conflict]:
+    """Lists every combination of fields that cannot work, in the order of the sections."""
+    model, supervision = recipe.model, recipe.supervision
+    conflicts = [
+        *_in_backbone(model.backbone),
+        *_in_model(model),
+        *_between_model_and_supervision(model, supervision),
+        *_in_data(recipe.data),
+        *_in_train(recipe.train),
+    ]
+    if supervision.one_to_many is not None:
+        conflicts += _in_one_to_many(supervision.one_to_many, model.num_queries)
+    return conflicts
+
+
+def _in_backbone(backbone: BackboneRecipe) -> Iterator[Conflict]:
+    name = ("model.backbone.name",)
+    if backbone.dilation and backbone.name not in _DILATABLE:
+        message = f"must be false for {backbone.name} (only {' and '.join(_DILATABLE)}), got true"
+        yield Conflict("model.backbone.dilation", name, message)
+    if backbone.stem_width is not None and backbone.name != "resnet_tiny":
+        message = f"must be null for {backbone.name} (only resnet_tiny), got {backbone.stem_width}"
+        yield Conflict("model.backbone.stem_width", name, message)
+    if backbone.weights != "imagenet":
+        return
+    if backbone.name == "resnet_tiny":
+        message = "must be none or a path for resnet_tiny, got imagenet"
+        yield Conflict("model.backbone.weights", name, message)
+    elif backbone.norm == "group":
+        message = "must be none or a path where model.backbone.norm is group, got imagenet"
+        yield Conflict("model.backbone.weights", ("model.backbone.norm",), message)
+
+
+def _in_model(model: ModelRecipe) -> Iterator[Conflict]:
+    if model.width % model.heads:
+        message = f"must be a divisor of model.width = {model.width}, got {model.heads}"
+        yield Conflict("model.heads", ("model.width",), message)
+    if model.mixed_query_selection and not model.two_stage:
+        message = "must be false where model.two_stage is false, got true"
+        yield Conflict("model.mixed_query_selection", ("model.two_stage",), message)
+    if model.look_forward_twice and not model.iterative_refinement:
+        message = "must be false where model.iterative_refinement is false, got true"
+        yield Conflict("model.look_forward_twice", ("model.iterative_refinement",), message)
+    if model.extra_ffn and model.placement not in ("c", "d"):
+        message = f"must be false for placement {model.placement} (only c and d), got true"
+        yield Conflict("model.extra_ffn", ("model.placement",), message)
+
+
+def _between_model_and_supervision(
+    model: ModelRecipe, supervision: SupervisionRecipe
+) -> Iterator[Conflict]:
+    one_to_many = ("supervision.one_to_many",)
+    if supervision.one_to_many is None and model.placement != "baseline":
+        message = f"must be baseline where {one_to_many[0]} is null, got {model.placement}"
+        yield Conflict("model.placement", one_to_many, message)
+    if supervision.one_to_many is not None and model.placement == "baseline":
+        message = f"must be a, b, c or d unless {one_to_many[0]} is null, got baseline"
+        yield Conflict("model.placement", one_to_many, message)
+    two_stage = ("model.two_stage",)
+    if supervision.proposals is None and model.two_stage:
+        message = "must be a mapping where model.two_stage is true, got null"
+        yield Conflict("supervision.proposals", two_stage, message)
+    if supervision.proposals is not None and not model.two_stage:
+        message = "must be null where model.two_stage is false, got a mapping"
+        yield Conflict("supervision.proposals", two_stage, message)
+
+
+def _in_one_to_many(one_to_many: OneToManyRecipe, num_queries: int) -> Iterator[Conflict]:
+    section = "supervision.one_to_many"
+    if one_to_many.k > num_queries:
+        message = f"must be at most model.num_queries = {num_queries}, got {one_to_many.k}"
+        yield Conflict(f"{section}.k", ("model.num_queries",), message)
+    expected = round(1.0 - one_to_many.iou_weight, 12)
+    if abs(one_to_many.class_weight - expected) > 1e-6:
+        message = f"must be 1 - iou_weight = {expected}, got {one_to_many.class_weight}"
+        yield Conflict(f"{section}.class_weight", (f"{section}.iou_weight",), message)
+
+
+def _in_data(data: DataRecipe) -> Iterator[Conflict]:
+    sizes, section = data.augmentation, "data.augmentation"
+    ordered = (
+        ("data.eval_max_size", data.eval_max_size, "data.eval_size", data.eval_size),
+        (f"{section}.max_size", sizes.max_size, f"{section}.train_sizes", max(sizes.train_sizes)),
+        (f"{section}.crop_max", sizes.crop_max, f"{section}.crop_min", sizes.crop_min),
+    )
+    for key, value, other, least in ordered:
+        if value < least:
+            yield Conflict(key, (other,), f"must be at least {other} = {least}, got {value}")
+    if min(sizes.crop_pre_sizes) < sizes.crop_min:
+        message = f"must all be at least {section}.crop_min = {sizes.crop_min}"
+        message += f", got {min(sizes.crop_pre_sizes)}"
+        yield Conflict(f"{section}.crop_pre_sizes", (f"{section}.crop_min",), message)
+
+
+def _in_train(train: TrainRecipe) -> Iterator[Conflict]:
+    if train.batch_size % train.images_per_forward:
+        message = f"must be a divisor of train.batch_size = {train.batch_size}"
+        message += f", got {train.images_per_forward}"
+        yield Conflict("train.images_per_forward", ("train.batch_size",), message)
+    if any(second <= first for first, second in pairwise(train.lr_drop_epochs)):
+        message = f"must increase, got {list(train.lr_drop_epochs)}"
+        yield Conflict("train.lr_drop_epochs", (), message)

@@ -1,0 +1,61 @@
+"""Recipe -> YAML or plain values, complete: every field with its final value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from .schema import Recipe
+from .yaml_source import add_resolvers
+
+_LINE_WIDTH = 100
+
+
+class _Dumper(yaml.SafeDumper):
+    """Block mappings, lists in one line, and quotes wherever YAML 1.1 or 1.2 needs them."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 (yaml calls it so)
+        return True
+
+
+def _list_node(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+
+
+def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+add_resolvers(_Dumper)
+_Dumper.add_representer(list, _list_node)
+_Dumper.add_representer(str, _text_node)
+
+
+def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
+    """All fields as nested plain values that JSON and YAML can hold."""
+    return recipe.model_dump(mode="json")
+
+
+def recipe_to_yaml(recipe: Recipe) -> str:
+    """All fields as YAML; loads back equal."""
+    return yaml.dump(
+        recipe_to_dict(recipe),
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=_LINE_WIDTH,
+    )
+
+
+def recipe_to_commented_yaml(recipe: Recipe, origin: str) -> str:
+    """As `recipe_to_yaml`, below a comment of the description and where the recipe came from.
+
+    Args:
+        recipe: The recipe.
+        origin: Name or path that the recipe was loaded from.
+    """
+    lines = [*recipe.description.strip().splitlines(), f"Every field of {origin}, resolved."]
+    comment = "".join(f"# {line}".rstrip() + "\n" for line in lines if line.isprintable())
+    return comment + recipe_to_yaml(recipe)

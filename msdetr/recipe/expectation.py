@@ -1,0 +1,123 @@
+"""What a field expects, in words, read from the JSON schema of the recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+SchemaNode = dict[str, Any]
+
+_NAMES = {
+    "boolean": "true or false",
+    "integer": "an integer",
+    "number": "a number",
+    "string": "text",
+    "object": "a mapping",
+    "null": "null",
+}
+_MAX_SHOWN = 60
+
+
+class SchemaView:
+    """Looks fields up by their path in a JSON schema.
+
+    Args:
+        schema: The schema of the whole recipe, with its `$defs`.
+    """
+
+    def __init__(self, schema: SchemaNode) -> None:
+        self._schema = schema
+
+    def expected(self, path: Sequence[str | int]) -> str:
+        """What the field at a path must be: `an integer >= 1`, `one of a, b`."""
+        return self._describe(self._node(path))
+
+    def unknown_key(self, path: Sequence[str | int]) -> str:
+        """Says that a key is unknown and names the nearest valid one."""
+        key = str(path[-1])
+        section, _, name = key.rpartition(".")
+        siblings = [name for name, _ in self._children(self._node(path[:-1]))]
+        close = get_close_matches(key, siblings, n=1)
+        if not close:
+            close = [full for full in self.keys() if full.rpartition(".")[2] == name][:1]
+        if section and close:
+            return f"unknown key; write '{name}' nested in its section '{section}'"
+        if close:
+            return f"unknown key; did you mean '{close[0]}'?"
+        return f"unknown key; valid keys are {', '.join(siblings)}"
+
+    def keys(self) -> list[str]:
+        """Dotted keys of all fields that are not sections."""
+        return list(self._walk(self._schema, ""))
+
+    def _walk(self, node: SchemaNode, prefix: str) -> Iterator[str]:
+        for name, child in self._children(node):
+            if any(True for _ in self._children(child)):
+                yield from self._walk(child, f"{prefix}{name}.")
+            else:
+                yield prefix + name
+
+    def _node(self, path: Sequence[str | int]) -> SchemaNode:
+        node = self._schema
+        for key in path:
+            if isinstance(key, int):
+                node = node["items"] if "items" in node else node["prefixItems"][key]
+            else:
+                node = dict(self._children(node))[key]
+        return node
+
+    def _children(self, node: SchemaNode) -> Iterator[tuple[str, SchemaNode]]:
+        for option in self._options(node):
+            yield from option.get("properties", {}).items()
+
+    def _options(self, node: SchemaNode) -> list[SchemaNode]:
+        """The node without references, or the alternatives that it allows."""
+        if "$ref" in node:
+            return [self._schema["$defs"][node["$ref"].rpartition("/")[2]]]
+        return [found for option in node.get("anyOf", []) for found in self._options(option)] or [
+            node
+        ]
+
+    def _describe(self, node: SchemaNode) -> str:
+        return " or ".join(self._describe_option(option) for option in self._options(node))
+
+    def _describe_option(self, node: SchemaNode) -> str:
+        if "enum" in node:
+            return f"one of {', '.join(node['enum'])}"
+        if "prefixItems" in node:
+            items = node["prefixItems"]
+            return f"a list of {len(items)}, each {self._describe(items[0])}"
+        if "items" in node:
+            least = f" of at least {node['minItems']}" if "minItems" in node else ""
+            return f"a list{least}, each {self._describe(node['items'])}"
+        if node.get("format") == "path":
+            return "a path"
+        return _NAMES[node["type"]] + _bounds(node)
+
+
+def _bounds(node: SchemaNode) -> str:
+    least, most = node.get("minimum"), node.get("maximum")
+    above, below = node.get("exclusiveMinimum"), node.get("exclusiveMaximum")
+    low, high = (least if above is None else above), (most if below is None else below)
+    text = ""
+    if low is not None and high is not None:
+        brackets = ("[" if above is None else "(", "]" if below is None else ")")
+        text = f" in {brackets[0]}{low}, {high}{brackets[1]}"
+    elif low is not None:
+        text = f" {'>=' if above is None else '>'} {low}"
+    if "multipleOf" in node:
+        text += f", a multiple of {node['multipleOf']}"
+    return text
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: short, and in YAML's words."""
+    if isinstance(value, dict):
+        return "a mapping"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = repr(list(value)) if isinstance(value, tuple) else repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."

@@ -1,0 +1,146 @@
+"""Recipe section `model`: architecture of the detector."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from .expectation import shown
+from .section import Section
+
+BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet_tiny"]
+Placement = Literal["baseline", "a", "b", "c", "d"]
+
+TINY_STEM_WIDTH = 16
+WEIGHTS_ERROR = "backbone_weights"
+"""Error type under which pydantic reports weights that look like nothing."""
+
+_MISTAKEN_FOR_NONE = frozenset({"no", "off", "false", "none", "null"})
+
+
+def _check_weights(value: object) -> str:
+    if isinstance(value, str) and value and (value == "none" or not _is_like_none(value)):
+        return value
+    message = "must be 'imagenet', 'none' or a path to a file of weights, got {value}{hint}"
+    hint = "; did you mean 'none'?" if _is_like_none(value) else ""
+    raise PydanticCustomError(WEIGHTS_ERROR, message, {"value": shown(value), "hint": hint})
+
+
+def _is_like_none(value: object) -> bool:
+    return value is None or value is False or str(value).lower() in _MISTAKEN_FOR_NONE
+
+
+class BackboneRecipe(Section):
+    """Convolutional network that turns images into maps of strides 8, 16 and 32."""
+
+    name: BackboneName = Field(
+        default="resnet50",
+        description="Network; resnet_tiny is a small one for images of 256 px or less.",
+    )
+    weights: Annotated[str, BeforeValidator(_check_weights)] = Field(
+        default="imagenet",
+        description="Initial weights: imagenet (torchvision's IMAGENET1K_V1), none, or a path.",
+    )
+    frozen_stages: int = Field(
+        default=2,
+        ge=0,
+        le=5,
+        description="Stages that do not train: 0 none, 1 the stem, 2 also layer1, ...",
+    )
+    norm: Literal["frozen_batch", "batch", "group"] = Field(
+        default="frozen_batch",
+        description="Norm layer; frozen_batch keeps statistics and affine fixed.",
+    )
+    dilation: bool = Field(
+        default=False,
+        description="Dilate the last stage instead of striding; resnet50 and resnet101 only.",
+    )
+    stem_width: int | None = Field(
+        default=None,
+        ge=8,
+        le=256,
+        multiple_of=8,
+        description="Channels of the first stage, doubling each stage; resnet_tiny only"
+        f" (there {TINY_STEM_WIDTH} unless given).",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_stem_width(cls, values: object) -> object:
+        if not isinstance(values, dict) or values.get("name") != "resnet_tiny":
+            return values
+        given = values.get("stem_width")
+        return {**values, "stem_width": TINY_STEM_WIDTH if given is None else given}
+
+
+class ModelRecipe(Section):
+    """Architecture from the backbone to the prediction heads."""
+
+    backbone: BackboneRecipe = Field(default=BackboneRecipe(), description="The backbone.")
+    width: int = Field(
+        default=256,
+        ge=32,
+        le=4096,
+        multiple_of=32,
+        description="Channels C; a multiple of 32 and of heads.",
+    )
+    heads: int = Field(default=8, ge=1, description="Attention heads M.")
+    levels: int = Field(
+        default=4,
+        ge=1,
+        le=6,
+        description="Feature levels L: the backbone's three maps, more by stride-2 convolutions.",
+    )
+    points: int = Field(default=4, ge=1, description="Sampling points P per head and level.")
+    encoder_layers: int = Field(default=6, ge=1, description="Encoder layers.")
+    decoder_layers: int = Field(default=6, ge=1, description="Decoder layers N.")
+    ffn_width: int = Field(
+        default=2048, ge=1, description="Hidden channels F of the feed-forward networks."
+    )
+    dropout: float = Field(
+        default=0.1, ge=0, lt=1, description="Dropout probability in transformer layers."
+    )
+    num_queries: int = Field(default=300, ge=1, description="Queries Q.")
+    two_stage: bool = Field(
+        default=True,
+        description="Take the queries from encoder proposals instead of learning them.",
+    )
+    mixed_query_selection: bool = Field(
+        default=False,
+        description="Learn the content of the queries, take only positions from proposals.",
+    )
+    look_forward_twice: bool = Field(
+        default=False,
+        description="Let a layer's box loss reach the refinement of the layer before it.",
+    )
+    iterative_refinement: bool = Field(
+        default=True,
+        description="Refine the reference boxes from layer to layer, with own heads per layer.",
+    )
+    placement: Placement = Field(
+        default="c",
+        description="Where one-to-many supervision attaches in a decoder layer: baseline (nowhere),"
+        " a or b (layer output), c (after cross-attention), d (after self-attention).",
+    )
+    extra_ffn: bool = Field(
+        default=True,
+        description="Pass one-to-many features through a feed-forward network of their own;"
+        " placements c and d only.",
+    )
+    proposal_scale: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="Side of a level-0 proposal box, as a fraction of the image.",
+    )
+    position_temperature: float = Field(
+        default=10000.0, gt=1, description="Temperature of the sine position encodings."
+    )
+    class_prior: float = Field(
+        default=0.01,
+        gt=0,
+        lt=1,
+        description="Initial probability p of every class; bias -log((1-p)/p).",
+    )

@@ -1,0 +1,36 @@
+"""Base class and field types of the recipe sections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """One mapping of a recipe: frozen, no unknown keys, no silent conversion of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _path_from_text(value: object) -> object:
+    if not isinstance(value, str) or not value:
+        return value
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:  # `~name` of nobody: a folder may be called so
+        return Path(value)
+
+
+FilePath = Annotated[Path, BeforeValidator(_path_from_text)]
+"""A path, written as text in YAML; relative paths start at the working directory, `~` is home."""
+
+SidePx = Annotated[int, Field(ge=32, le=10_000)]
+"""Side of an image in pixels; below 32 the coarsest backbone map would be empty."""
+
+Weight = Annotated[float, Field(ge=0)]
+"""Factor of a cost or of a loss term."""
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+"""Number from 0 to 1, both included."""

@@ -1,0 +1,113 @@
+"""Recipe section `supervision`: which predictions are matched how, and what they cost."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from .section import Fraction, Section, Weight
+
+
+class CostRecipe(Section):
+    """Weights of the Hungarian matching cost."""
+
+    class_weight: Weight = Field(default=2.0, description="Weight of the focal class cost.")
+    l1_weight: Weight = Field(
+        default=5.0, description="Weight of the L1 distance of (cx, cy, w, h)."
+    )
+    giou_weight: Weight = Field(default=2.0, description="Weight of the negative generalised IoU.")
+
+
+class ProposalsCostRecipe(CostRecipe):
+    """Matching cost of proposals, whose anchors have no class."""
+
+    class_weight: Weight = Field(default=0.0, description="Weight of the focal class cost.")
+
+
+class LossRecipe(Section):
+    """Weights of the loss terms of one branch."""
+
+    class_weight: Weight = Field(default=2.0, description="Weight of the focal class loss.")
+    box_weight: Weight = Field(default=5.0, description="Weight of the L1 box loss.")
+    giou_weight: Weight = Field(default=2.0, description="Weight of the generalised IoU loss.")
+
+
+class OneToOneLossRecipe(LossRecipe):
+    """Loss weights of one-to-one supervision."""
+
+    class_weight: Weight = Field(
+        default=1.0,
+        description="Weight of the focal class loss: 1 beside one-to-many, 2 in baselines.",
+    )
+
+
+class OneToOneRecipe(Section):
+    """One-to-one supervision: Hungarian matching in every decoder layer."""
+
+    cost: CostRecipe = Field(default=CostRecipe(), description="Weights of the matching cost.")
+    loss: OneToOneLossRecipe = Field(
+        default=OneToOneLossRecipe(), description="Weights of the losses."
+    )
+
+
+class OneToManyRecipe(Section):
+    """One-to-many supervision of the same queries.
+
+    The score of a query for a target is class_weight * probability + iou_weight * IoU; giving one
+    of the two weights sets the other.
+    """
+
+    k: int = Field(default=6, ge=1, description="Queries per target at most.")
+    threshold: Fraction = Field(default=0.4, description="Score from which a query is positive.")
+    iou_weight: Fraction = Field(default=0.7, description="Weight of the IoU in the score.")
+    class_weight: Fraction = Field(
+        default=0.3, description="Weight of the class probability in the score: 1 - iou_weight."
+    )
+    max_positive_fraction: float | None = Field(
+        default=0.25,
+        gt=0,
+        le=1,
+        description="Positives of an image at most, as a fraction of its queries; null: no cap.",
+    )
+    loss: LossRecipe = Field(default=LossRecipe(), description="Weights of the losses.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_score_weights(cls, values: object) -> object:
+        if not isinstance(values, dict):
+            return values
+        for given, other in (("iou_weight", "class_weight"), ("class_weight", "iou_weight")):
+            weight = values.get(given)
+            if isinstance(weight, int | float) and other not in values and 0 <= weight <= 1:
+                return {**values, other: round(1.0 - weight, 12)}
+        return values
+
+
+class ProposalsRecipe(Section):
+    """Supervision of encoder proposals: anchors are matched, predictions pay; one class."""
+
+    cost: ProposalsCostRecipe = Field(
+        default=ProposalsCostRecipe(), description="Weights of the matching cost."
+    )
+    loss: LossRecipe = Field(default=LossRecipe(), description="Weights of the losses.")
+
+
+class FocalRecipe(Section):
+    """Sigmoid focal loss, also used by the class cost."""
+
+    alpha: Fraction = Field(default=0.25, description="Weight of the positive class.")
+    gamma: float = Field(default=2.0, ge=0, description="Exponent that plays down easy examples.")
+
+
+class SupervisionRecipe(Section):
+    """The supervision branches."""
+
+    one_to_one: OneToOneRecipe = Field(
+        default=OneToOneRecipe(), description="One-to-one supervision."
+    )
+    one_to_many: OneToManyRecipe | None = Field(
+        default=OneToManyRecipe(), description="One-to-many supervision; null in baselines."
+    )
+    proposals: ProposalsRecipe | None = Field(
+        default=ProposalsRecipe(), description="Supervision of proposals; null in one-stage models."
+    )
+    focal: FocalRecipe = Field(default=FocalRecipe(), description="Focal loss of all branches.")
