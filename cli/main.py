@@ -1,0 +1,87 @@
+"""The `msdetr` command: registers the commands, turns errors into messages and exit codes.
+
+A command is one line below: its function, or its group, and the examples of its help.
+Torch is imported inside commands only, so that help and messages come at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from msdetr.errors import MsdetrError
+
+from . import recipes
+from .options import examples
+
+DEBUG = "--debug"
+NAME = "msdetr"
+
+app = typer.Typer(
+    name=NAME,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        "msdetr recipes list",
+        "msdetr recipes show shapes_tiny",
+        "msdetr recipes validate my_recipe.yaml",
+    ),
+)
+app.add_typer(recipes.app, name="recipes")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"{NAME} {version(NAME)}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+    _debug: Annotated[
+        bool, typer.Option(DEBUG, help="Show tracebacks; may stand anywhere in the command.")
+    ] = False,
+) -> None:
+    """Object detection with MS-DETR: train, evaluate and use it, from recipes."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command line.
+
+    Args:
+        arguments: What follows `msdetr`.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 invalid usage, recipe or data, 3 diverged,
+        4 verification failed, 130 interrupted, 143 terminated.
+    """
+    debug = DEBUG in arguments
+    try:
+        app([argument for argument in arguments if argument != DEBUG], prog_name=NAME)
+    except MsdetrError as error:
+        typer.echo(traceback.format_exc() if debug else f"error: {error}", err=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else int(done.code is not None)
+    return 0
+
+
+def run() -> None:
+    """Entry point of the `msdetr` command."""
+    sys.exit(main(sys.argv[1:]))

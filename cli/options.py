@@ -1,0 +1,32 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(metavar="RECIPE", help="Path of a recipe, or the name of a packaged one."),
+]
+
+OverridesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a field, as in --set train.lr=1e-4; YAML value; may be repeated.",
+    ),
+]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def examples(*lines: str) -> str:
+    """Epilog of a command's help: runnable examples, one per line.
+
+    Args:
+        lines: Command lines, without a prompt.
+    """
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
