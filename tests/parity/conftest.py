@@ -62,7 +62,7 @@ class ModelSizes:
     dropout: float = 0.0
 
 
-def published_values(state: Mapping[str, Mapping[str, Any]], salt: str) -> dict[str, Tensor]:
+def build_values(state: Mapping[str, Mapping[str, Any]], salt: str) -> dict[str, Tensor]:
     """Build a published state dict by the goldens' rule for weights."""
     return {
         name: _values(entry["values_of"], entry["shape"], salt) for name, entry in state.items()
@@ -91,7 +91,7 @@ def compose(sizes: ModelSizes, backbone: Backbone) -> DetectionModel:
     two_stage = "--two_stage" in sizes.flags
     refinement = "--with_box_refine" in sizes.flags
     class_head, box_head = ClassHead(sizes.width, sizes.classes), BoxHead(sizes.width)
-    shared = {
+    shared: dict[str, Any] = {
         "width": sizes.width,
         "heads": sizes.heads,
         "levels": sizes.levels,
@@ -194,7 +194,7 @@ def load_case(folder: Path, name: str) -> GoldenCase:
         placement=_PLACEMENTS.get(name, _BASELINE),
     )
     model = compose(sizes, StoredMaps(maps, tuple(config["backbone_strides"])))  # type: ignore[arg-type]
-    published = published_values(expected["state"], config["salt"])
+    published = build_values(expected["state"], config["salt"])
     model.load_state_dict(from_published(published, model.state_dict(), name))
     return GoldenCase(name, model, tensors, expected)
 
@@ -210,3 +210,38 @@ def golden_case(golden_dir: Path) -> Callable[[str], GoldenCase]:
         return loaded[name]
 
     return load
+
+
+_PLUS_PLUS = ("--mixed_selection", "--look_forward_twice")
+_MANIFEST: dict[str, tuple[int, tuple[str, ...], tuple[LayerOrder, OneToManySource]]] = {
+    "ms_ddetr_300q": (300, ("--use_aux_ffn",), _CROSS_FIRST_INNER),
+    "ms_ddetr_pp_300q": (300, ("--use_aux_ffn", *_PLUS_PLUS), _CROSS_FIRST_INNER),
+    "ms_ddetr_pp_900q": (900, ("--use_aux_ffn", *_PLUS_PLUS), _CROSS_FIRST_INNER),
+    "ms_ddetr_300q_arch_a": (300, (), _PLACEMENTS["ms_arch_a"]),
+    "ddetr_300q": (300, (), _BASELINE),
+}
+
+
+@pytest.fixture(scope="session")
+def full_size_model() -> Callable[[str], DetectionModel]:
+    """Compose a full-size published model by its name in the manifest."""
+
+    def build(name: str) -> DetectionModel:
+        queries, flags, placement = _MANIFEST[name]
+        sizes = ModelSizes(
+            encoder_layers=6,
+            decoder_layers=6,
+            ffn=2048,
+            queries=queries,
+            flags=("--two_stage", "--with_box_refine", *flags),
+            placement=placement,
+        )
+        return compose(sizes, Backbone(name="resnet50"))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def published_values() -> Callable[..., dict[str, Tensor]]:
+    """The rule that weights follow."""
+    return build_values

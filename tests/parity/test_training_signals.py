@@ -59,7 +59,7 @@ class Step:
         criterion = Criterion(self.supervision)
         self.terms = criterion(self.output, case.targets, normalizer=normalizer, u=self.u)
         self.total = total_loss(self.terms)
-        self.total.backward()
+        torch.autograd.backward(self.total)
 
     def published_name(self, term: LossTerm) -> str:
         stem = LOSS_NAMES[term.name]
@@ -88,8 +88,7 @@ def test_gradient_norms(step: Step) -> None:
         stored = [alias for alias in names[name] if alias in step.case.expected["grad_norms"]]
         assert len(stored) == (0 if parameter.grad is None else 1), name
         norms.update({alias: float(parameter.grad.norm()) for alias in stored})
-    expected = step.case.expected["grad_norms"]
-    assert norms == pytest.approx(expected, rel=1e-4, abs=1e-7 * max(expected.values()))
+    assert norms == pytest.approx(step.case.expected["grad_norms"], rel=1e-4, abs=0)
 
 
 def _pairs(assignment: Assignment, layer: int, num_images: int) -> list[list[list[int]]]:
