@@ -43,7 +43,7 @@ class EncoderLayer(nn.Module):
 
         Args:
             features: [B, S, C].
-            position: [B, S, C] float32.
+            position: [B, S, C].
             references: [B, S, L, 2], every cell's centre on every padded level.
             cells: Geometry of the cells; its features are not read.
 
@@ -88,7 +88,7 @@ class Encoder(nn.Module):
     def forward(self, levels: FeatureLevels) -> Memory:
         """Encode L maps [B, C, H_l, W_l] into a memory of S cells."""
         cells = Memory.from_levels(levels)
-        position = self._position(levels.padding_masks)
+        position = self._position(levels.padding_masks).to(cells.features.dtype)
         references = cells.references_per_level(cells.cell_centres())
         recompute = self.checkpoint_layers and torch.is_grad_enabled()
         features = cells.features

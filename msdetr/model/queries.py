@@ -12,7 +12,7 @@ from msdetr.boxes import safe_logit
 from msdetr.model.heads import BoxHead, ClassHead
 from msdetr.model.memory import Memory
 from msdetr.model.position import sine_box_embedding
-from msdetr.model.precision import full_precision
+from msdetr.model.precision import at_least_float32, full_precision
 from msdetr.structures import Proposals
 
 
@@ -68,7 +68,7 @@ class LearnedQueries(nn.Module):
         """Repeat the learned queries for every image of the memory."""
         position, content = self.embedding.weight.chunk(2, dim=-1)
         with full_precision(position):
-            references = self.reference_points(position).float().sigmoid()
+            references = at_least_float32(self.reference_points(position)).sigmoid()
         images = memory.features.shape[0]
         group = QueryGroup(
             content=content.expand(images, -1, -1),
