@@ -17,6 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 logger = logging.getLogger("msdetr")
+# Without it, Python would print errors that no log file takes to stderr a second time.
+logger.addHandler(logging.NullHandler())
 
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"
 

@@ -44,7 +44,7 @@ def noisy(results: list[dict[str, Any]], seed: int = 0) -> list[dict[str, Any]]:
 
 
 def annotation(
-    number: int, box: list[float], *, crowd: int = 0, category: int = 1
+    number: int, box: list[float], *, crowd: int = 0
 ) -> dict[str, Any]:
     return {
         "id": number,

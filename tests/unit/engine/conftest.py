@@ -1,0 +1,43 @@
+"""The toy training as a module and as a script."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("toy_training.py")
+
+
+@pytest.fixture(scope="session")
+def toy() -> Any:
+    """The module ``toy_training``."""
+    spec = importlib.util.spec_from_file_location("toy_training", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["toy_training"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def start_toy() -> Callable[..., subprocess.Popen[str]]:
+    """Starts the toy training as a process; ``launcher`` goes before the script."""
+
+    def start(*arguments: object, launcher: Sequence[str] = ()) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, *launcher, str(SCRIPT), *map(str, arguments)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start

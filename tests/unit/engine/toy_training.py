@@ -1,0 +1,178 @@
+"""A tiny regression with dropout as a training task; also a script, for tests in a subprocess."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from msdetr.engine.ema import WeightAverage
+from msdetr.engine.loop import Trainer, TrainerSettings
+from msdetr.engine.optimizer import ParameterGroup, build_adamw
+from msdetr.engine.processes import create_accelerator
+from msdetr.engine.run_directory import RunDirectory
+from msdetr.engine.schedule import Schedule
+from msdetr.engine.step import MicroBatchPlace, StepLoss
+from msdetr.errors import MsdetrError
+
+STEPS_PER_EPOCH = 5
+
+
+@dataclass(frozen=True)
+class ToyBatch:
+    inputs: Tensor
+    outputs: Tensor
+    ids: list[int]
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> ToyBatch:
+        return ToyBatch(
+            self.inputs.to(device, non_blocking=non_blocking),
+            self.outputs.to(device, non_blocking=non_blocking),
+            self.ids,
+        )
+
+
+class ToyModel(nn.Module):
+    def __init__(self, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 8)
+        self.norm = nn.LayerNorm(8)
+        self.dropout = nn.Dropout(dropout)
+        self.second = nn.Linear(8, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.second(self.dropout(self.norm(self.first(inputs)).relu()))
+
+
+class ToyTask:
+    """Squared and absolute error; micro-batches differ in size, and some have no rows."""
+
+    def __init__(self, *, nan_at: int | None = None, pause: float = 0.0) -> None:
+        self.nan_at = nan_at
+        self.pause = pause
+        self.places: list[MicroBatchPlace] = []
+        self.normalizers: list[float] = []
+
+    def count_targets(self, batch: ToyBatch) -> int:
+        return len(batch.inputs)
+
+    def image_ids(self, batch: ToyBatch) -> list[int]:
+        return batch.ids
+
+    def loss(
+        self, model: nn.Module, batch: ToyBatch, *, normalizer: float, place: MicroBatchPlace
+    ) -> StepLoss:
+        time.sleep(self.pause)
+        self.places.append(place)
+        self.normalizers.append(normalizer)
+        error = model(batch.inputs).float() - batch.outputs
+        square, absolute = error.square().sum() / normalizer, error.abs().sum() / normalizer
+        if place.step == self.nan_at and place.index == 1:
+            square = square * math.nan
+        weights = {"main/square": 1.0, "extra/absolute": 0.5}
+        terms = {"main/square": square, "extra/absolute": absolute}
+        return StepLoss(square + 0.5 * absolute, terms, weights)
+
+
+def make_batch(epoch: int, step: int, index: int) -> ToyBatch:
+    generator = torch.Generator().manual_seed(epoch * 10_000 + step * 100 + index)
+    inputs = torch.randn((index * 3 + step) % 5, 4, generator=generator)
+    outputs = inputs.sum(dim=1, keepdim=True) + 1.0
+    return ToyBatch(inputs, outputs, [epoch * 1000 + step * 10 + index])
+
+
+def evaluate(model: nn.Module) -> dict[str, float | None]:
+    assert not model.training
+    inputs = torch.eye(4)
+    with torch.no_grad():
+        error = (model(inputs) - 2.0).abs().mean().item()
+    return {"ap": 1.0 / (1.0 + error), "ap_small": None}
+
+
+def make_trainer(directory: Path, **options: Any) -> Trainer[ToyBatch]:
+    """Build a trainer; options: epochs, micro_batches, task, ema, evaluate, dropout, ..."""
+    accelerator = create_accelerator(device="cpu", precision=options.get("precision", "fp32"))
+    torch.manual_seed(7)
+    model = ToyModel(options.get("dropout", 0.1))
+    groups = {
+        "main": ParameterGroup([*model.first.parameters(), *model.norm.parameters()], 0.05),
+        "head": ParameterGroup(list(model.second.parameters()), 0.01),
+    }
+    micro_batches = options.get("micro_batches", 4)
+    rank, world = accelerator.process_index, accelerator.num_processes
+
+    def loader(epoch: int, start_step: int) -> Iterator[ToyBatch]:
+        for step in range(start_step, STEPS_PER_EPOCH):
+            for index in range(rank, micro_batches, world):
+                yield make_batch(epoch, step, index)
+
+    run = RunDirectory(directory)
+    if not run.holds_run and accelerator.is_main_process:
+        run.create(recipe_text="toy: true\n", environment={})
+    accelerator.wait_for_everyone()
+    settings = TrainerSettings(
+        epochs=options.get("epochs", 2),
+        steps_per_epoch=STEPS_PER_EPOCH,
+        micro_batches_per_step=micro_batches,
+        seed=options.get("seed", 3),
+        clip_norm=options.get("clip_norm", 1.0),
+        log_every_steps=1,
+        evaluate_every_epochs=options.get("evaluate_every", 1),
+        keep_every_epochs=options.get("keep_every"),
+    )
+    return Trainer(
+        accelerator=accelerator,
+        model=model,
+        optimizer=build_adamw(model, groups, weight_decay=1e-2),
+        schedule=Schedule(drop_epochs=(1, 3), warmup_steps=3),
+        task=options.get("task") or ToyTask(),
+        loader_for_epoch=options.get("loader", loader),
+        settings=settings,
+        run_directory=run,
+        info={"recipe": "toy: true\n"},
+        evaluate=options.get("evaluate", evaluate),
+        ema=WeightAverage(model, 0.9) if options.get("ema", True) else None,
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--pause", type=float, default=0.0)
+    parser.add_argument("--nan-at", type=int)
+    parser.add_argument("--slow-evaluation", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    options: dict[str, Any] = {}
+    if arguments.slow_evaluation:
+        options["evaluate"] = _wait_for_signal
+    task = ToyTask(pause=arguments.pause, nan_at=arguments.nan_at)
+    try:
+        trainer = make_trainer(arguments.directory, epochs=arguments.epochs, task=task, **options)
+        last = RunDirectory(arguments.directory).find_last()
+        if last is not None:
+            trainer.resume(last)
+        trainer.fit()
+    except MsdetrError as error:
+        print(error, file=sys.stderr, flush=True)
+        return error.exit_code
+    return 0
+
+
+def _wait_for_signal(_: nn.Module) -> dict[str, float | None]:
+    print("evaluating", file=sys.stderr, flush=True)
+    time.sleep(60)
+    return {"ap": 0.0}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
