@@ -16,7 +16,8 @@ import typer
 
 from msdetr.errors import MsdetrError
 
-from . import recipes
+from . import eval as evaluation
+from . import recipes, train
 from .options import examples
 
 DEBUG = "--debug"
@@ -36,6 +37,8 @@ app = typer.Typer(
     ),
 )
 app.add_typer(recipes.app, name="recipes")
+app.command(epilog=train.EXAMPLES)(train.train)
+app.command("eval", epilog=evaluation.EXAMPLES)(evaluation.evaluate)
 
 
 def _print_version(asked: bool) -> None:

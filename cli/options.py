@@ -20,6 +20,10 @@ OverridesOption = Annotated[
     ),
 ]
 
+DeviceOption = Annotated[
+    str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N; auto prefers a GPU.")
+]
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 

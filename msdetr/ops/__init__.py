@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msdetr.ops.dispatch import BACKENDS, ms_deform_attn
+from msdetr.ops.dispatch import BACKENDS, default_backend, ms_deform_attn
 from msdetr.ops.native import NativeBuildError, build
 from msdetr.ops.report import BackendStatus, backend_report
 
@@ -12,5 +12,6 @@ __all__ = [
     "NativeBuildError",
     "backend_report",
     "build",
+    "default_backend",
     "ms_deform_attn",
 ]

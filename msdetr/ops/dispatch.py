@@ -89,7 +89,7 @@ def _compute_precisely(
 
 def _choose_backend(backend: str, device_type: str) -> str:
     if backend == "auto":
-        return _find_backend(device_type)
+        return default_backend(device_type)
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if backend == "native":
@@ -98,7 +98,8 @@ def _choose_backend(backend: str, device_type: str) -> str:
 
 
 @functools.cache
-def _find_backend(device_type: str) -> str:
+def default_backend(device_type: str) -> str:
+    """Name the backend that "auto" means on a type of device, building it if need be."""
     if device_type not in {"cpu", "cuda"}:
         return "reference"
     try:

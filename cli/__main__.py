@@ -1,0 +1,7 @@
+"""`python -m msdetr.cli`: what torchrun and other launchers start."""
+
+from __future__ import annotations
+
+from .main import run
+
+run()

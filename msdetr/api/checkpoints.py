@@ -1,0 +1,87 @@
+"""Checkpoints that carry all it takes to use a model: recipe, classes, weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msdetr.build import build_model
+from msdetr.data.labels import LabelSpace
+from msdetr.engine.checkpoint import read_info, read_weights, resolve_checkpoint
+from msdetr.engine.weights import load_weights
+from msdetr.errors import CheckpointError
+from msdetr.model import DetectionModel
+from msdetr.recipe import Recipe, recipe_from_dict, recipe_to_dict
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A model ready to be used.
+
+    Attributes:
+        path: The checkpoint's directory.
+        model: In evaluation mode, on the CPU; with averaged weights where the run kept them.
+        recipe: The resolved recipe of the run, with overrides applied.
+        label_space: Classes.
+        info: Content of ``checkpoint.json``.
+    """
+
+    path: Path
+    model: DetectionModel
+    recipe: Recipe
+    label_space: LabelSpace
+    info: dict[str, Any]
+
+
+def checkpoint_info(recipe: Recipe, label_space: LabelSpace) -> dict[str, Any]:
+    """What every checkpoint of a run says of it, as JSON values."""
+    return {
+        "recipe": recipe_to_dict(recipe),
+        "classes": {
+            "category_ids": list(label_space.category_ids),
+            "names": list(label_space.names),
+            "num_classes": label_space.num_classes,
+        },
+    }
+
+
+def load_checkpoint(path: Path, overrides: Sequence[str] = ()) -> LoadedCheckpoint:
+    """Load a model from a checkpoint or a run directory (its best, else its last).
+
+    Args:
+        path: Checkpoint or run directory.
+        overrides: Recipe fields to change, ``key=value``.
+
+    Raises:
+        CheckpointError: There is none, it is damaged, or its parts do not fit together.
+        RecipeError: An override is invalid.
+    """
+    checkpoint = resolve_checkpoint(path)
+    info = read_info(checkpoint)
+    recipe = recipe_from_dict(_entry(info, "recipe", checkpoint), str(checkpoint), overrides)
+    label_space = _label_space(_entry(info, "classes", checkpoint), checkpoint)
+    model = build_model(recipe.model, label_space.num_classes)
+    load_weights(model, read_weights(checkpoint), str(checkpoint))
+    return LoadedCheckpoint(checkpoint, model.eval(), recipe, label_space, info)
+
+
+def _entry(info: dict[str, Any], key: str, checkpoint: Path) -> dict[str, Any]:
+    value = info.get(key)
+    if not isinstance(value, dict):
+        raise CheckpointError(str(checkpoint), f"its checkpoint.json lacks a valid {key!r}")
+    return value
+
+
+def _label_space(classes: dict[str, Any], checkpoint: Path) -> LabelSpace:
+    try:
+        return LabelSpace(
+            tuple(int(value) for value in classes["category_ids"]),
+            tuple(str(name) for name in classes["names"]),
+            int(classes["num_classes"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            str(checkpoint), f"its checkpoint.json has no valid classes: {error}"
+        ) from error

@@ -1,0 +1,127 @@
+"""The data sets of a training or an evaluation, ready to be loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from msdetr.build import build_eval_transform, build_label_space, build_train_transform, read_split
+from msdetr.data.coco import CocoIndex, locate_split, read_coco
+from msdetr.data.coco_file import load_annotations
+from msdetr.data.dataset import DetectionDataset
+from msdetr.data.labels import LabelSpace
+from msdetr.errors import DataError, Problem
+from msdetr.recipe import DataRecipe, Recipe
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """Images to evaluate on, with their ground truth.
+
+    Attributes:
+        dataset: Images with the evaluation resize.
+    """
+
+    dataset: DetectionDataset
+
+    @cached_property
+    def ground_truth(self) -> Mapping[str, Any]:
+        """Content of the annotation file."""
+        return load_annotations(self.dataset.index.annotations_file)
+
+    @property
+    def image_ids(self) -> list[int]:
+        """Ids of the images."""
+        ids: list[int] = self.dataset.index.image_ids.tolist()
+        return ids
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a training reads.
+
+    Attributes:
+        train: Images with augmentation.
+        val: Images to evaluate on.
+        label_space: Classes, those of the training annotations.
+    """
+
+    train: DetectionDataset
+    val: EvaluationData
+    label_space: LabelSpace
+
+
+def load_training_data(recipe: Recipe, *, overfit: int | None = None) -> TrainingData:
+    """Read the annotations of a recipe's data set.
+
+    Args:
+        recipe: Names the data set and its transforms.
+        overfit: Train and evaluate on the first so many training images, both without
+            augmentation; None for training as the recipe says.
+
+    Raises:
+        DataError: Something is missing or malformed, or the splits have different classes.
+    """
+    train_index = read_split(recipe.data, "train")
+    label_space = build_label_space(recipe.data, train_index)
+    seed = recipe.train.seed
+    eval_transform = build_eval_transform(recipe.data)
+    if overfit is not None:
+        few = DetectionDataset(train_index.limit(overfit), eval_transform, label_space, seed)
+        return TrainingData(few, EvaluationData(few), label_space)
+    transform = build_train_transform(recipe.data)
+    return TrainingData(
+        train=DetectionDataset(train_index, transform, label_space, seed),
+        val=_evaluation_data(read_split(recipe.data, "val"), recipe, label_space),
+        label_space=label_space,
+    )
+
+
+def load_evaluation_data(
+    recipe: Recipe, label_space: LabelSpace, data: str | None = None
+) -> EvaluationData:
+    """Read the annotations of the images to evaluate on.
+
+    Args:
+        recipe: Of the model.
+        label_space: Classes of the model.
+        data: Instead of the recipe's: a root in COCO's layout, or "IMAGES,ANNOTATIONS.json".
+
+    Raises:
+        DataError: Something is missing or malformed, or the data has classes unknown to the
+            model.
+    """
+    return _evaluation_data(_find_index(recipe.data, data), recipe, label_space)
+
+
+def _find_index(recipe: DataRecipe, data: str | None) -> CocoIndex:
+    if data is None:
+        return read_split(recipe, "val")
+    if "," in data:
+        images, annotations = data.rsplit(",", 1)
+        return read_coco(Path(images), Path(annotations))
+    split = locate_split("val", root=Path(data))
+    return read_coco(split.images_dir, split.annotations_file)
+
+
+def _evaluation_data(index: CocoIndex, recipe: Recipe, label_space: LabelSpace) -> EvaluationData:
+    _check_names(index, label_space)
+    transform = build_eval_transform(recipe.data)
+    return EvaluationData(DetectionDataset(index, transform, label_space, recipe.train.seed))
+
+
+def _check_names(index: CocoIndex, label_space: LabelSpace) -> None:
+    known = dict(zip(label_space.category_ids, label_space.names, strict=True))
+    used = set(np.unique(index.category_ids).tolist())
+    problems = [
+        Problem(f"category {c.id}", f"is {c.name!r} here, but {known[c.id]!r} in the model")
+        for c in index.categories
+        if c.id in used and known.get(c.id, c.name) != c.name
+    ]
+    if problems:
+        raise DataError(str(index.annotations_file), problems)

@@ -1,0 +1,121 @@
+"""Detections of a whole data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from msdetr.api.progress import show_progress
+from msdetr.data.batching import Batch
+from msdetr.data.dataset import DetectionDataset
+from msdetr.data.loading import BatchLoader
+from msdetr.data.sampling import eval_batches
+from msdetr.evaluation.results import detections_to_results
+from msdetr.model.detections import select_detections, suppress_duplicates
+from msdetr.structures import ModelOutput
+
+Results = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionSettings:
+    """How detections are made of predictions.
+
+    Attributes:
+        limit: Detections per image.
+        nms_threshold: IoU of the class-wise suppression; None for none.
+        batch_size: Images per forward pass.
+        precision: Arithmetic of the layers.
+        category_id_of_label: [K] category id of every label.
+    """
+
+    limit: int
+    nms_threshold: float | None
+    batch_size: int
+    precision: Literal["fp32", "bf16", "fp16"]
+    category_id_of_label: Sequence[int]
+
+
+class DatasetDetector:
+    """Runs a model over the images of a data set; draws no random numbers.
+
+    Args:
+        dataset: Images, with the evaluation resize.
+        loader: Makes batches of the data set.
+        settings: How detections are made.
+        rank: This process.
+        world: Number of processes; batches are dealt among them.
+    """
+
+    def __init__(
+        self,
+        dataset: DetectionDataset,
+        loader: BatchLoader,
+        settings: DetectionSettings,
+        *,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.settings = settings
+        self._dataset = dataset
+        self._loader = loader
+        self._rank = rank
+        self._world = world
+
+    @torch.inference_mode()
+    def detect(self, model: nn.Module, *, every_layer: bool = False) -> list[Results]:
+        """Detect the objects in this process's share of the images.
+
+        Args:
+            model: In evaluation mode.
+            every_layer: Also detect with every decoder layer's predictions.
+
+        Returns:
+            COCO results of the last decoder layer; with ``every_layer`` those of all N layers,
+            from the first to the last.
+        """
+        device = next(model.parameters()).device
+        batches = list(
+            eval_batches(
+                range(len(self._dataset)), self.settings.batch_size, self._rank, self._world
+            )
+        )
+        results: list[Results] = []
+        loaded = show_progress(
+            self._loader.load(batches), len(batches), "evaluating", quiet=self._rank > 0
+        )
+        for batch in loaded:
+            with _autocast(device, self.settings.precision):
+                output: ModelOutput = model(batch.images.to(device), with_one_to_many=False)
+            layers = range(output.one_to_one.logits.shape[0]) if every_layer else [-1]
+            results = results or [[] for _ in layers]
+            for found, layer in zip(results, layers, strict=True):
+                found.extend(self._to_results(output, layer, batch))
+        return results or [[]]
+
+    def _to_results(self, output: ModelOutput, layer: int, batch: Batch) -> Results:
+        predictions, settings = output.one_to_one, self.settings
+        original_hw = batch.original_hw.to(predictions.logits.device)
+        detections = select_detections(
+            predictions.logits[layer].float(),
+            predictions.boxes_cxcywh[layer].float(),
+            original_hw,
+            settings.limit,
+        )
+        if settings.nms_threshold is not None:
+            detections = suppress_duplicates(detections, settings.nms_threshold)
+        return detections_to_results(
+            detections, batch.targets.image_ids.tolist(), settings.category_id_of_label
+        )
+
+
+def _autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    if precision == "fp32":
+        return nullcontext()
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    return torch.autocast(device.type, dtype=dtype)
