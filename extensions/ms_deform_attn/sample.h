@@ -13,7 +13,7 @@
 #if defined(__CUDACC__)
 #define MSDETR_HOST_DEVICE __host__ __device__ __forceinline__
 #else
-#define MSDETR_HOST_DEVICE inline
+#define MSDETR_HOST_DEVICE inline __attribute__((always_inline))
 #endif
 
 namespace msdetr {

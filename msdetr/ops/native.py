@@ -196,7 +196,7 @@ def _torch_folder() -> Path:
 def _host_command(strict: bool) -> tuple[str, ...]:
     return (
         _find_compiler(),
-        *("-std=c++20", "-O3", "-fPIC", "-fopenmp", *_processor_flags()),
+        *("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-fopenmp", *_processor_flags()),
         # Neither changes a result: errno and floating-point traps are what the loops cannot keep.
         *("-fno-math-errno", "-fno-trapping-math"),
         *(("-Wall", "-Wextra", "-Werror") if strict else ()),
