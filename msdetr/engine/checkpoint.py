@@ -11,8 +11,9 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from hashlib import sha256
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ MODEL_FILE = "model.safetensors"
 EMA_FILE = "ema.safetensors"
 STATE_FILE = "training_state.pt"
 SUMS_FILE = "SHA256SUMS"
+
+_KNOWN_FILES = {INFO_FILE, MODEL_FILE, EMA_FILE, STATE_FILE}
 
 
 def save_checkpoint(
@@ -108,11 +111,12 @@ def find_checkpoint(directory: Path) -> Path | None:
 
 
 def read_info(checkpoint: Path) -> dict[str, Any]:
-    """Read ``checkpoint.json``.
+    """Check every file of a checkpoint and read ``checkpoint.json``.
 
     Raises:
-        CheckpointError: The file is missing, damaged or of a newer format.
+        CheckpointError: A file is missing or damaged, or the format is newer.
     """
+    _verify(checkpoint)
     content = _read(checkpoint, INFO_FILE)
     try:
         document = json.loads(content)
@@ -179,21 +183,42 @@ def _weights_to_bytes(weights: Mapping[str, Tensor]) -> bytes:
     return to_safetensors({k: v.detach().cpu().contiguous() for k, v in weights.items()})
 
 
+def _verify(checkpoint: Path) -> None:
+    with _reading(checkpoint):
+        listed = (checkpoint / SUMS_FILE).read_bytes().decode(errors="replace")
+        names = {line.split("  ")[-1] for line in listed.splitlines()}
+        present = {entry.name for entry in checkpoint.iterdir()} & _KNOWN_FILES
+    for name in sorted(names | present | {INFO_FILE, MODEL_FILE}):
+        if name not in _KNOWN_FILES:
+            raise CheckpointError(str(checkpoint / SUMS_FILE), f"is damaged: lists {name!r:.40}")
+        with _reading(checkpoint), (checkpoint / name).open("rb") as file:
+            _compare(checkpoint / name, file_digest(file, "sha256").hexdigest())
+
+
 def _read(checkpoint: Path, name: str) -> bytes:
-    path = checkpoint / name
+    with _reading(checkpoint):
+        content = (checkpoint / name).read_bytes()
+        _compare(checkpoint / name, sha256(content).hexdigest())
+    return content
+
+
+def _compare(path: Path, digest: str) -> None:
+    sums = path.with_name(SUMS_FILE).read_bytes()
+    if f"{digest}  {path.name}\n".encode() not in sums:
+        raise CheckpointError(
+            str(path), f"is damaged: it is not what {SUMS_FILE} says (truncated or changed?)"
+        )
+
+
+@contextmanager
+def _reading(checkpoint: Path) -> Iterator[None]:
     try:
-        content = path.read_bytes()
-        sums = (checkpoint / SUMS_FILE).read_text(encoding="ascii", errors="replace")
+        yield
     except FileNotFoundError as error:
         missing = Path(error.filename).name
         raise CheckpointError(str(checkpoint), f"is incomplete: {missing} is missing") from error
     except OSError as error:
-        raise CheckpointError(str(path), f"cannot be read: {error.strerror}") from error
-    if f"{sha256(content).hexdigest()}  {name}" not in sums.splitlines():
-        raise CheckpointError(
-            str(path), f"is damaged: it is not what {SUMS_FILE} says (truncated or changed?)"
-        )
-    return content
+        raise CheckpointError(str(checkpoint), f"cannot be read: {error}") from error
 
 
 def _write_and_replace(directory: Path, files: Mapping[str, bytes]) -> None:

@@ -32,12 +32,25 @@ def test_applied_swaps_the_weights_and_swaps_back() -> None:
     set_weight(model, 3.0)
     ema.update()
     weight = model.weight
-    with pytest.raises(RuntimeError, match="inside"), ema.applied():
+    with ema.applied():
         assert model.weight is weight
         assert model.weight.item() == 2.0
-        raise RuntimeError("inside")
     assert model.weight.item() == 3.0
     assert ema.state_dict()["weight"].item() == 2.0
+
+
+def test_the_weights_come_back_after_an_error() -> None:
+    model = nn.Linear(1, 1)
+    ema = WeightAverage(model, 0.5)
+    set_weight(model, 3.0)
+
+    def fail() -> None:
+        with ema.applied():
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fail()
+    assert model.weight.item() == 3.0
 
 
 def test_buffers_are_averaged_or_copied_by_kind() -> None:

@@ -8,7 +8,7 @@ from msdetr.engine.optimizer import ParameterGroup, apply_lr_factor, build_adamw
 
 
 @pytest.fixture
-def model() -> nn.Module:
+def model() -> nn.ModuleDict:
     module = nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.Linear(3, 1), "frozen": nn.Linear(1, 1)})
     module["frozen"].requires_grad_(requires_grad=False)
     return module
@@ -60,7 +60,10 @@ def test_a_shared_parameter_counts_once(model: nn.ModuleDict) -> None:
 
 
 def test_another_model_s_parameter_is_refused(model: nn.ModuleDict) -> None:
-    groups = {"own": group(nn.ModuleList([model["a"], model["b"]])), "other": group(nn.Linear(1, 1))}
+    groups = {
+        "own": group(nn.ModuleList([model["a"], model["b"]])),
+        "other": group(nn.Linear(1, 1)),
+    }
     with pytest.raises(ValueError, match="not the model's"):
         build_adamw(model, groups, weight_decay=0.0)
 

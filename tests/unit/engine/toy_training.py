@@ -99,7 +99,11 @@ def evaluate(model: nn.Module) -> dict[str, float | None]:
 
 def make_trainer(directory: Path, **options: Any) -> Trainer[ToyBatch]:
     """Build a trainer; options: epochs, micro_batches, task, ema, evaluate, dropout, ..."""
-    accelerator = create_accelerator(device="cpu", precision=options.get("precision", "fp32"))
+    accelerator = create_accelerator(
+        device="cpu",
+        precision=options.get("precision", "fp32"),
+        tracking_dir=options.get("tracking_dir"),
+    )
     torch.manual_seed(7)
     model = ToyModel(options.get("dropout", 0.1))
     groups = {
@@ -163,13 +167,14 @@ def main() -> int:
             trainer.resume(last)
         trainer.fit()
     except MsdetrError as error:
-        print(error, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{error}\n")
         return error.exit_code
     return 0
 
 
 def _wait_for_signal(_: nn.Module) -> dict[str, float | None]:
-    print("evaluating", file=sys.stderr, flush=True)
+    sys.stderr.write("evaluating\n")
+    sys.stderr.flush()
     time.sleep(60)
     return {"ap": 0.0}
 

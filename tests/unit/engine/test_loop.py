@@ -1,0 +1,367 @@
+"""The loop with a tiny task: resume, accumulation, records, checkpoints, divergence."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from msdetr.engine.checkpoint import read_info, read_training_state, read_weights
+from msdetr.engine.metrics import read_rows
+from msdetr.engine.run_directory import RunDirectory
+from msdetr.errors import (
+    CheckpointError,
+    DataError,
+    DivergedError,
+    InterruptedRunError,
+    MsdetrError,
+    UsageError,
+)
+
+TIMING = ("images_per_second", "memory_mib")
+
+
+def rows_of(directory: Path) -> list[dict[str, Any]]:
+    rows = read_rows(RunDirectory(directory).metrics_file)
+    return [{k: v for k, v in row.items() if k not in TIMING} for row in rows]
+
+
+def flatten(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [entry for key in sorted(value, key=str) for entry in flatten(value[key])]
+    if isinstance(value, list | tuple):
+        return [entry for part in value for entry in flatten(part)]
+    return [value.tolist() if isinstance(value, Tensor) else value]
+
+
+def everything(directory: Path) -> list[Any]:
+    """Weights, average, optimizer, state and rows: all that a run is."""
+    last = RunDirectory(directory).last
+    return [
+        flatten(read_weights(last, averaged=False)),
+        flatten(read_weights(last, averaged=True)),
+        flatten(read_training_state(last)),
+        read_info(last),
+        rows_of(directory),
+    ]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    directory = tmp_path_factory.mktemp("undisturbed") / "run"
+    toy.make_trainer(directory, epochs=4).fit()
+    return everything(directory)
+
+
+def test_two_epochs_and_two_more_are_four(toy: Any, undisturbed: list[Any], tmp_path: Path) -> None:
+    toy.make_trainer(tmp_path, epochs=2).fit()
+    torch.manual_seed(99)
+    trainer = toy.make_trainer(tmp_path, epochs=4)
+    trainer.resume(RunDirectory(tmp_path).last)
+    trainer.fit()
+    assert everything(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("step", [0, 1, 3, 7, 10, 19])
+def test_a_run_stopped_in_mid_epoch_goes_on_exactly(
+    toy: Any, undisturbed: list[Any], tmp_path: Path, step: int
+) -> None:
+    def loader(epoch: int, start_step: int) -> Iterator[Any]:
+        for number in range(start_step, toy.STEPS_PER_EPOCH):
+            if epoch * toy.STEPS_PER_EPOCH + number == step:
+                signal.raise_signal(signal.SIGTERM)
+            yield from (toy.make_batch(epoch, number, index) for index in range(4))
+
+    with pytest.raises(InterruptedRunError, match=f"SIGTERM after step {step} ") as caught:
+        toy.make_trainer(tmp_path, epochs=4, loader=loader).fit()
+    assert caught.value.exit_code == 143
+    trainer = toy.make_trainer(tmp_path, epochs=4)
+    trainer.resume(RunDirectory(tmp_path).last)
+    assert trainer.state.step == step
+    trainer.fit()
+    assert everything(tmp_path) == undisturbed
+
+
+def test_a_run_killed_in_evaluation_goes_on_with_the_evaluation(
+    toy: Any, undisturbed: list[Any], tmp_path: Path
+) -> None:
+    class KilledError(Exception):
+        pass
+
+    def evaluate(model: Any) -> dict[str, float | None]:
+        if rows_of(tmp_path)[-1]["step"] == 15:
+            raise KilledError
+        scores: dict[str, float | None] = toy.evaluate(model)
+        return scores
+
+    with pytest.raises(KilledError):
+        toy.make_trainer(tmp_path, epochs=4, evaluate=evaluate).fit()
+    task = toy.ToyTask()
+    trainer = toy.make_trainer(tmp_path, epochs=4, task=task)
+    trainer.resume(RunDirectory(tmp_path).last)
+    trainer.fit()
+    assert task.places[0].step == 15
+    assert everything(tmp_path) == undisturbed
+
+
+def test_a_finished_run_stays_as_it_is(toy: Any, tmp_path: Path) -> None:
+    toy.make_trainer(tmp_path).fit()
+    before = everything(tmp_path)
+    trainer = toy.make_trainer(tmp_path)
+    trainer.resume(RunDirectory(tmp_path).last)
+    trainer.fit()
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "telling"),
+    [({"seed": 4}, "seed 3, not 4"), ({"dropout": 0.1}, None)],
+)
+def test_resuming_checks_the_seed(
+    toy: Any, tmp_path: Path, options: dict[str, Any], telling: str | None
+) -> None:
+    toy.make_trainer(tmp_path, epochs=1).fit()
+    trainer = toy.make_trainer(tmp_path, **options)
+    if telling is None:
+        trainer.resume(RunDirectory(tmp_path).last)
+        return
+    with pytest.raises(CheckpointError, match=telling):
+        trainer.resume(RunDirectory(tmp_path).last)
+
+
+def test_accumulation_changes_nothing_but_the_memory(toy: Any, tmp_path: Path) -> None:
+    """Four micro-batches give the gradient of the four as one batch."""
+
+    def joined(epoch: int, start_step: int) -> Iterator[Any]:
+        for step in range(start_step, toy.STEPS_PER_EPOCH):
+            parts = [toy.make_batch(epoch, step, index) for index in range(4)]
+            yield toy.ToyBatch(
+                torch.cat([part.inputs for part in parts]),
+                torch.cat([part.outputs for part in parts]),
+                [number for part in parts for number in part.ids],
+            )
+
+    options = {"dropout": 0.0, "clip_norm": None}
+    several = toy.make_trainer(tmp_path / "several", **options)
+    one = toy.make_trainer(tmp_path / "one", micro_batches=1, loader=joined, **options)
+    several.fit()
+    one.fit()
+    for name, value in several.model.state_dict().items():
+        torch.testing.assert_close(value, one.model.state_dict()[name], atol=1e-6, rtol=1e-5)
+
+
+def test_the_normaliser_counts_the_whole_step(toy: Any, tmp_path: Path) -> None:
+    task = toy.ToyTask()
+    toy.make_trainer(tmp_path, epochs=1, task=task).fit()
+    sizes = [[len(toy.make_batch(0, s, i).inputs) for i in range(4)] for s in range(5)]
+    assert task.normalizers == [float(sum(step)) for step in sizes for _ in range(4)]
+    assert len({sum(step) for step in sizes}) > 1
+    assert 0 in {size for step in sizes for size in step}
+
+
+def test_a_step_without_targets_is_normalised_by_one(toy: Any, tmp_path: Path) -> None:
+    def empty(epoch: int, start_step: int) -> Iterator[Any]:
+        for _ in range(start_step, toy.STEPS_PER_EPOCH):
+            yield toy.ToyBatch(torch.zeros(0, 4), torch.zeros(0, 1), [epoch])
+
+    task = toy.ToyTask()
+    toy.make_trainer(tmp_path, epochs=1, micro_batches=1, loader=empty, task=task).fit()
+    assert set(task.normalizers) == {1.0}
+
+
+def test_dropout_depends_on_seed_step_and_micro_batch_only(toy: Any, tmp_path: Path) -> None:
+    draws: list[float] = []
+
+    class DrawingTask(toy.ToyTask):  # type: ignore[misc, name-defined]
+        def loss(self, *args: Any, **kwargs: Any) -> Any:
+            draws.append(torch.rand(1).item())
+            return super().loss(*args, **kwargs)
+
+    toy.make_trainer(tmp_path / "a", epochs=1, task=DrawingTask()).fit()
+    first, draws = draws[:], []
+    torch.manual_seed(1)
+    toy.make_trainer(tmp_path / "b", epochs=1, task=DrawingTask(), evaluate=None).fit()
+    assert draws == first
+    assert len(set(first)) == len(first) == 20
+    draws = []
+    toy.make_trainer(tmp_path / "c", epochs=1, task=DrawingTask(), seed=4).fit()
+    assert not set(draws) & set(first)
+
+
+def test_the_gradient_is_clipped(toy: Any, tmp_path: Path) -> None:
+    trainer = toy.make_trainer(tmp_path, epochs=1, clip_norm=0.01)
+    norms = []
+    trainer._optimizer.optimizer.register_step_pre_hook(
+        lambda *_: norms.append(
+            math.sqrt(sum(p.grad.square().sum().item() for p in trainer.model.parameters()))
+        )
+    )
+    trainer.fit()
+    assert norms == pytest.approx([0.01] * 5, rel=1e-4)
+    assert all(row["grad_norm"] > 0.01 for row in rows_of(tmp_path) if row["kind"] == "step")
+
+
+def test_rows_say_what_happened(toy: Any, tmp_path: Path) -> None:
+    toy.make_trainer(tmp_path, epochs=2).fit()
+    rows = read_rows(RunDirectory(tmp_path).metrics_file)
+    assert [(row["kind"], row["epoch"], row["step"]) for row in rows] == [
+        *(("step", 0, step) for step in range(1, 6)),
+        ("epoch", 0, 5),
+        *(("step", 1, step) for step in range(6, 11)),
+        ("epoch", 1, 10),
+    ]
+    step, epoch = rows[0], rows[5]
+    assert step["loss"] == pytest.approx(
+        step["terms"]["main/square"] + 0.5 * step["terms"]["extra/absolute"]
+    )
+    assert all(step[key] > 0 for key in (*TIMING, "grad_norm"))
+    assert epoch["loss"] == pytest.approx(sum(row["loss"] for row in rows[:5]) / 5)
+    assert 0 < epoch["ap"] < 1
+    assert epoch["ap_small"] is None
+    assert [row["lr"] for row in rows[:4]] == pytest.approx([0.05 / 3, 0.1 / 3, 0.05, 0.05])
+    assert rows[6]["lr"] == pytest.approx(0.005)
+
+
+def test_checkpoints_of_a_run(toy: Any, tmp_path: Path) -> None:
+    scores = iter([0.1, 0.3, 0.2, 0.25])
+    toy.make_trainer(
+        tmp_path, epochs=4, keep_every=2, evaluate=lambda _: {"ap": next(scores)}
+    ).fit()
+    run = RunDirectory(tmp_path)
+    names = sorted(entry.name for entry in run.checkpoints.iterdir())
+    assert names == ["best", "epoch_002", "epoch_004", "last"]
+    best, last = read_info(run.best), read_info(run.last)
+    assert (best["scores"]["ap"], best["run_state"]["epoch"]) == (0.3, 2)
+    assert last["run_state"]["best_epoch"] == 1
+    assert last["recipe"] == "toy: true\n"
+    assert flatten(read_weights(run.best)) == flatten(read_weights(run.epoch_checkpoint(2)))
+
+
+def test_evaluation_comes_every_few_epochs_and_at_the_end(toy: Any, tmp_path: Path) -> None:
+    toy.make_trainer(tmp_path, epochs=5, evaluate_every=2).fit()
+    epochs = [row for row in rows_of(tmp_path) if row["kind"] == "epoch"]
+    assert ["ap" in row for row in epochs] == [False, True, False, True, True]
+
+
+def test_the_average_is_what_is_evaluated(toy: Any, tmp_path: Path) -> None:
+    seen: list[Tensor] = []
+
+    def evaluate(model: Any) -> dict[str, float | None]:
+        seen.append(model.first.weight.detach().clone())
+        return {"ap": math.nan}
+
+    trainer = toy.make_trainer(tmp_path, epochs=1, evaluate=evaluate)
+    trainer.fit()
+    last = RunDirectory(tmp_path).last
+    assert torch.equal(read_weights(last)["first.weight"], seen[0])
+    raw = read_weights(last, averaged=False)["first.weight"]
+    assert torch.equal(raw, trainer.model.first.weight)
+    assert not torch.equal(raw, seen[0])
+    assert rows_of(tmp_path)[-1]["ap"] is None
+    assert trainer.model.training
+
+
+def test_divergence_names_step_images_and_terms(toy: Any, tmp_path: Path) -> None:
+    trainer = toy.make_trainer(tmp_path, epochs=2, task=toy.ToyTask(nan_at=7))
+    weights: list[Any] = []
+    trainer._optimizer.optimizer.register_step_post_hook(
+        lambda *_: weights.append(flatten(dict(trainer.model.state_dict())))
+    )
+    with pytest.raises(DivergedError) as caught:
+        trainer.fit()
+    message = str(caught.value)
+    assert "step 8 (epoch 2)" in message
+    assert "micro-batch 1, images 1021: total = nan, main/square = nan" in message
+    assert "extra/absolute" not in message
+    assert caught.value.exit_code == 3
+    assert len(weights) == 7
+    assert flatten(dict(trainer.model.state_dict())) == weights[-1]
+    assert message.splitlines()[0] in RunDirectory(tmp_path).log_file.read_text()
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(toy: Any, tmp_path: Path) -> None:
+    trainer = toy.make_trainer(tmp_path, epochs=1, clip_norm=None)
+    trainer.model.second.weight.register_hook(lambda gradient: gradient * math.inf)
+    before = flatten(dict(trainer.model.state_dict()))
+    with pytest.raises(DivergedError, match="norm of the gradient is not"):
+        trainer.fit()
+    assert flatten(dict(trainer.model.state_dict())) == before
+
+
+def test_data_that_ends_early_is_an_error(toy: Any, tmp_path: Path) -> None:
+    def short(_epoch: int, _start: int) -> Iterator[Any]:
+        yield from (toy.make_batch(0, 0, index) for index in range(6))
+
+    with pytest.raises(DataError, match="ended in step 2 of 5"):
+        toy.make_trainer(tmp_path, loader=short).fit()
+
+
+def test_bf16_trains_and_fp16_needs_a_gpu(toy: Any, tmp_path: Path) -> None:
+    dtypes = set()
+
+    class WatchingTask(toy.ToyTask):  # type: ignore[misc, name-defined]
+        def loss(self, model: Any, batch: Any, **kwargs: Any) -> Any:
+            model.first.register_forward_hook(lambda *a: dtypes.add(a[2].dtype))
+            return super().loss(model, batch, **kwargs)
+
+    toy.make_trainer(tmp_path / "bf16", epochs=1, precision="bf16", task=WatchingTask()).fit()
+    assert dtypes == {torch.bfloat16}
+    losses = [row["loss"] for row in rows_of(tmp_path / "bf16")]
+    assert all(math.isfinite(loss) for loss in losses)
+    with pytest.raises(UsageError, match="fp16 needs a GPU"):
+        toy.make_trainer(tmp_path / "fp16", precision="fp16")
+    dtypes.clear()
+    toy.make_trainer(tmp_path / "fp32", epochs=1, task=WatchingTask()).fit()
+    assert dtypes == {torch.float32}
+
+
+def test_a_full_disk_stops_the_run_with_the_older_checkpoint(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def evaluate(_: Any) -> dict[str, float | None]:
+        monkeypatch.setattr("msdetr.engine.checkpoint.os.fsync", full)
+        return {"ap": 0.1}
+
+    with pytest.raises(MsdetrError, match="No space left on device"):
+        toy.make_trainer(tmp_path, evaluate=evaluate).fit()
+    monkeypatch.undo()
+    assert read_info(RunDirectory(tmp_path).last)["run_state"]["step_in_epoch"] == 5
+
+
+def test_tensorboard_gets_the_rows(toy: Any, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import (  # noqa: PLC0415
+        EventAccumulator,
+    )
+
+    toy.make_trainer(tmp_path, epochs=1, tracking_dir=tmp_path).fit()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    points = events.Scalars("step/loss")
+    rows = [row for row in rows_of(tmp_path) if row["kind"] == "step"]
+    assert [point.step for point in points] == [row["step"] for row in rows]
+    assert [point.value for point in points] == pytest.approx([row["loss"] for row in rows])
+    assert "epoch/ap" in events.Tags()["scalars"]
+
+
+def test_progress_goes_to_stderr_and_the_log(
+    toy: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    toy.make_trainer(tmp_path, epochs=1).fit()
+    out, err = capfd.readouterr()
+    assert out == ""
+    for text in (err, RunDirectory(tmp_path).log_file.read_text()):
+        assert "epoch 1/1  step 5/5  loss" in text
+        assert "(main " in text
+        assert "images/s" in text
+        assert "epoch 1 done  mean loss" in text
+    json.loads((tmp_path / "environment.json").read_text())

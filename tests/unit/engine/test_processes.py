@@ -1,0 +1,73 @@
+"""Two processes over gloo do what one does."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from msdetr.engine.checkpoint import read_weights
+from msdetr.engine.metrics import read_rows
+from msdetr.engine.processes import Processes, create_accelerator
+from msdetr.engine.run_directory import RunDirectory
+from msdetr.errors import UsageError
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+def test_one_process_agrees_with_itself() -> None:
+    processes = Processes(create_accelerator(device="cpu"))
+    assert processes.sum([1, 2.5]) == [1.0, 2.5]
+    assert processes.gather("a") == ["a"]
+    assert processes.broadcast({"ap": None}) == {"ap": None}
+    assert processes.is_main
+
+
+@pytest.mark.parametrize("device", ["tpu0", "mps", "cuda:77", "meta"])
+def test_a_device_that_is_not_there_is_refused(device: str) -> None:
+    with pytest.raises(UsageError, match=device):
+        create_accelerator(device=device)
+
+
+def test_a_launcher_s_accumulation_does_not_divide_the_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    accelerator = create_accelerator(device="cpu")
+    weight = torch.ones(1, requires_grad=True)
+    accelerator.backward(3 * weight.sum())
+    assert weight.grad is not None
+    assert weight.grad.item() == 3.0
+
+
+def test_two_processes_train_like_one(start_toy: Start, tmp_path: Path) -> None:
+    """Different sizes, dropout, two micro-batches per process, one of them without targets."""
+    pair = start_toy(tmp_path / "pair", launcher=TORCHRUN)
+    single = start_toy(tmp_path / "single")
+    for process in (pair, single):
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    expected = read_weights(RunDirectory(tmp_path / "single").last, averaged=False)
+    for name, value in read_weights(RunDirectory(tmp_path / "pair").last, averaged=False).items():
+        torch.testing.assert_close(value, expected[name], atol=1e-5, rtol=0.0)
+    rows, other = (
+        read_rows(RunDirectory(tmp_path / name).metrics_file) for name in ("pair", "single")
+    )
+    assert len(rows) == len(other) == 12
+    for row, twin in zip(rows, other, strict=True):
+        assert row["loss"] == pytest.approx(twin["loss"], rel=1e-5)
+        assert row["terms"] == pytest.approx(twin["terms"], rel=1e-5)
+
+
+def test_all_processes_stop_when_one_diverges(start_toy: Start, tmp_path: Path) -> None:
+    process = start_toy(tmp_path / "run", "--nan-at", "2", launcher=TORCHRUN)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    # Micro-batch 1 runs on the second process; both processes name it.
+    assert errors.count("micro-batch 1, images 21: total = nan, main/square = nan") == 2
+    assert "step 3 (epoch 1)" in (tmp_path / "run" / "train.log").read_text()
