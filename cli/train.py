@@ -62,10 +62,22 @@ def train(
     fields = {"train.seed": seed, "data.train.limit": limit_train, "data.val.limit": limit_val}
     extra = [f"{key}={value}" for key, value in fields.items() if value is not None]
     loaded = load_recipe(recipe, [*(overrides or ()), *extra])
-    chosen = output or Path("runs") / Path(recipe).stem
+    if dry_run:
+        from msdetr.api.dry_run import dry_run as estimate
+
+        typer.echo("\n".join(estimate(loaded, device=device).lines()))
+        return
+    if overfit is not None:
+        from msdetr.api.overfit import overfit as learn_by_heart
+
+        chosen = output or Path("runs") / f"{Path(recipe).stem}-overfit"
+        ap = learn_by_heart(loaded, overfit, output=chosen, device=device)
+        typer.echo(f"AP {ap:.3f} on {overfit} training images")
+        return
 
     from msdetr.api.train import train as run_training
 
+    chosen = output or Path("runs") / Path(recipe).stem
     result = run_training(
         loaded,
         output=chosen,

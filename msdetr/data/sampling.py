@@ -27,6 +27,7 @@ class EpochPlan:
         batch_size: Images per optimizer step, over all processes.
         images_per_forward: Images per micro-batch.
         seed: Seed of the run.
+        repeats: Times that an epoch goes through the images.
 
     Raises:
         UsageError: If a number is below 1, or ``batch_size`` is no multiple of
@@ -37,10 +38,11 @@ class EpochPlan:
     batch_size: int
     images_per_forward: int
     seed: int
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        for name in ("num_images", "batch_size", "images_per_forward"):
+        for name in ("num_images", "batch_size", "images_per_forward", "repeats"):
             if getattr(self, name) < 1:
                 raise UsageError(name, f"must be at least 1, got {getattr(self, name)}")
         if self.batch_size % self.images_per_forward:
@@ -53,7 +55,7 @@ class EpochPlan:
     @property
     def num_steps(self) -> int:
         """Optimizer steps of an epoch."""
-        return max(1, self.num_images // self.batch_size)
+        return max(1, self.num_images * self.repeats // self.batch_size)
 
     @property
     def micro_batches_per_step(self) -> int:

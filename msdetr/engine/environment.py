@@ -7,9 +7,15 @@ import platform
 import resource
 import sys
 from importlib import metadata
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
+
+# Linux only: writing 5 to the first resets the peak that the second tells.
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+_MEMINFO = Path("/proc/meminfo")
 
 PACKAGES = ("msdetr", "torch", "torchvision", "accelerate", "numpy", "pycocotools", "scipy")
 
@@ -42,3 +48,49 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+class MemoryGauge:
+    """Peak memory of what runs inside its ``with`` block.
+
+    Of a GPU it is what its allocator gave out, else the resident memory of the process.
+
+    Args:
+        device: Where the work runs.
+
+    Attributes:
+        peak_mib: The peak in MiB, once the block is left.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.peak_mib = 0.0
+
+    def __enter__(self) -> Self:
+        """Forget earlier peaks."""
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        elif _CLEAR_REFS.exists():
+            _CLEAR_REFS.write_text("5")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Read the peak."""
+        if self._device.type != "cuda" and _CLEAR_REFS.exists():
+            self.peak_mib = _read_kib(_STATUS, "VmHWM") / 2**10
+        else:
+            self.peak_mib = peak_memory_mib(self._device)
+
+
+def available_memory_mib(device: torch.device) -> float:
+    """Memory in MiB that this process could use, what it has already taken included."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[1]) / 2**20
+    if not _STATUS.exists():
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
+    return (_read_kib(_MEMINFO, "MemAvailable") + _read_kib(_STATUS, "VmRSS")) / 2**10
+
+
+def _read_kib(path: Path, key: str) -> int:
+    line = next(line for line in path.read_text().splitlines() if line.startswith(f"{key}:"))
+    return int(line.split()[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .data import DataRecipe
+from .data import AugmentationRecipe, DataRecipe
 from .dump import recipe_to_commented_yaml, recipe_to_dict, recipe_to_yaml
 from .loading import load_recipe, recipe_from_dict
 from .model import BackboneRecipe, ModelRecipe
@@ -12,6 +12,7 @@ from .supervision import CostRecipe, FocalRecipe, LossRecipe, SupervisionRecipe
 from .training import EvaluationRecipe, TrainRecipe
 
 __all__ = [
+    "AugmentationRecipe",
     "BackboneRecipe",
     "CostRecipe",
     "DataRecipe",
