@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -75,7 +73,7 @@ class DetectionDataset(Dataset[Sample]):
         index, rows = self.index, self.index.targets_of(position)
         height, width = index.image_hw[position].tolist()
         return Example(
-            image=decode_image(Path(index.path_of(position)), (height, width)),
+            image=decode_image(index.path_of(position), (height, width)),
             boxes_xyxy_px=torch.tensor(index.boxes_xyxy_px[rows]),
             labels=torch.tensor(self._labels[rows]),
         )

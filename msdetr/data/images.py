@@ -33,19 +33,27 @@ def decode_image(path: Path, annotated_hw: tuple[int, int] | None = None) -> Ima
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(str(path), f"cannot be read as an image ({reason})") from error
-    if annotated_hw is not None and (image.height, image.width) != tuple(annotated_hw):
+    if annotated_hw is not None and annotated_hw != _hw(image):
         raise DataError(
             str(path),
-            f"annotated as {annotated_hw[1]}x{annotated_hw[0]} pixels (width x height), "
-            f"the file has {image.width}x{image.height}",
+            f"annotated as {_describe(annotated_hw)}, the file has {_describe(_hw(image))}",
         )
     return image
 
 
 def _orient(image: Image.Image, annotated_hw: tuple[int, int] | None) -> Image.Image:
-    if annotated_hw is not None and (image.height, image.width) == tuple(annotated_hw):
+    if annotated_hw is not None and _hw(image) == annotated_hw:
         return image
-    return ImageOps.exif_transpose(image)
+    turned = ImageOps.exif_transpose(image)
+    return turned if annotated_hw in {None, _hw(turned)} else image
+
+
+def _hw(image: Image.Image) -> tuple[int, int]:
+    return image.height, image.width
+
+
+def _describe(hw: tuple[int, int]) -> str:
+    return f"{hw[1]} x {hw[0]} pixels (width x height)"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

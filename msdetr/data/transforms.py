@@ -96,7 +96,8 @@ def resized_hw(hw: tuple[int, int], size: int, max_size: int | None) -> tuple[in
     """Return the height and width that a resize to a short side leads to.
 
     The short side becomes ``size``, or what keeps the long side near ``max_size``; the other
-    side is truncated, so that ``max_size + 1`` occurs. No side falls below 32 px.
+    side is truncated, so that ``max_size + 1`` occurs (and a little more for long strips). No
+    side falls below 32 px.
 
     Args:
         hw: Height and width in pixels.
@@ -104,13 +105,14 @@ def resized_hw(hw: tuple[int, int], size: int, max_size: int | None) -> tuple[in
         max_size: Longest side, in pixels; None for no limit.
     """
     short, long = min(hw), max(hw)
+    new_long = None
     if max_size is not None and long / short * size > max_size:
         size = round(max_size * short / long)
-    if short == size:
-        new_short, new_long = short, long
-    else:
-        new_short, new_long = size, int(size * long / short)
-    new_short, new_long = max(new_short, MIN_SIDE_PX), max(new_long, MIN_SIDE_PX)
+        # Of a sliver, the short side is raised and the aspect ratio given up.
+        new_long = max_size if size < MIN_SIDE_PX else None
+    if new_long is None:
+        new_long = long if short == size else int(size * long / short)
+    new_short, new_long = max(size, MIN_SIDE_PX), max(new_long, MIN_SIDE_PX)
     height, width = hw
     return (new_short, new_long) if height <= width else (new_long, new_short)
 

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msdetr.data.coco_file import load_annotations
+from msdetr.errors import DataError
+
+
+def coco() -> dict[str, Any]:
+    return {
+        "images": [
+            {"id": 5, "file_name": "five.png", "height": 40, "width": 60},
+            {"id": 2, "file_name": "two.png", "height": 30, "width": 30},
+        ],
+        "annotations": [
+            {"id": 1, "image_id": 5, "category_id": 3, "bbox": [1, 2, 10.5, 4]},
+            {"id": 2, "image_id": 2, "category_id": 3, "bbox": [0, 0, 3, 3], "iscrowd": 1},
+        ],
+        "categories": [{"id": 3, "name": "dog"}],
+    }
+
+
+def write(folder: Path, content: object) -> Path:
+    path = folder / "annotations.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_fills_what_coco_leaves_optional(tmp_path: Path) -> None:
+    content = load_annotations(write(tmp_path, coco()))
+    assert [entry["iscrowd"] for entry in content["annotations"]] == [0, 1]
+    assert [entry["area"] for entry in content["annotations"]] == [42.0, 9]
+
+
+def test_keeps_given_areas(tmp_path: Path) -> None:
+    given = coco()
+    given["annotations"][0]["area"] = 17.5
+    assert load_annotations(write(tmp_path, given))["annotations"][0]["area"] == 17.5
+
+
+def test_accepts_no_annotations(tmp_path: Path) -> None:
+    assert load_annotations(write(tmp_path, {**coco(), "annotations": []}))["annotations"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "line 1: not JSON: Expecting value"),
+        ('{"images": [],\n  "annotations" []}', "line 2: not JSON: Expecting ':' delimiter"),
+        ("[1, 2]", "not a COCO annotation file: expected an object .* got a list"),
+        ('{"images": 3}', "3 problems"),
+    ],
+)
+def test_files_that_are_not_coco(tmp_path: Path, content: str, message: str) -> None:
+    path = write(tmp_path, content)
+    with pytest.raises(DataError, match=message) as caught:
+        load_annotations(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_file_that_is_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "annotations.json"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\xff\xff")
+    with pytest.raises(DataError, match="cannot be read as JSON"):
+        load_annotations(path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.json: the annotation file does not exist"):
+        load_annotations(tmp_path / "none.json")
+
+
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("images"), "images: not a COCO annotation file: this key is missing"),
+        (lambda c: c.update(annotations={}), "annotations: not COCO: expected a list, got a dict"),
+        (lambda c: c.update(images=[]), "images: the list is empty"),
+        (lambda c: c.update(categories=[]), "categories: the list is empty"),
+        (lambda c: c["images"].append(7), r"images\[2\]: expected an object"),
+        (
+            lambda c: c["images"][1].pop("height"),
+            r"images\[1\]\.height: expected a positive integer, the key is missing",
+        ),
+        (
+            lambda c: c["images"][0].update(width=0),
+            r"images\[0\]\.width: expected a positive integer, got 0",
+        ),
+        (
+            lambda c: c["images"][0].update(id="5"),
+            r"images\[0\]\.id: expected an integer, got '5'",
+        ),
+        (
+            lambda c: c["images"][0].update(id=True),
+            r"images\[0\]\.id: expected an integer, got True",
+        ),
+        (
+            lambda c: c["annotations"][0].update(bbox=[1, 2, 3]),
+            r"annotations\[0\]\.bbox: expected a list of 4 finite numbers",
+        ),
+        (
+            lambda c: c["annotations"][0].update(bbox=[1, 2, 3, float("nan")]),
+            r"annotations\[0\]\.bbox: expected a list of 4 finite numbers .*, got \[1, 2, 3, nan\]",
+        ),
+        (
+            lambda c: c["annotations"][1].update(iscrowd=2),
+            r"annotations\[1\]\.iscrowd: expected 0 or 1, got 2",
+        ),
+        (
+            lambda c: c["annotations"][0].update(category_id=4),
+            r"annotations\.category_id: 4 is not among categories",
+        ),
+        (
+            lambda c: c["annotations"][0].update(image_id=77),
+            r"annotations\.image_id: 77 is not among images",
+        ),
+        (
+            lambda c: c["annotations"][0].update(id=2),
+            r"annotations\.id: 2 occurs more than once",
+        ),
+        (
+            lambda c: (c["images"][1].update(id=5), c["annotations"][1].update(image_id=5)),
+            r"images\.id: 5 occurs more than once",
+        ),
+        (
+            lambda c: c["categories"].append({"id": 3, "name": "cat"}),
+            r"categories\.id: 3 occurs more than once",
+        ),
+    ],
+)
+def test_says_what_is_wrong(tmp_path: Path, change: Change, message: str) -> None:
+    content = coco()
+    change(content)
+    with pytest.raises(DataError, match=message) as caught:
+        load_annotations(write(tmp_path, content))
+    assert caught.value.exit_code == 2
+
+
+def test_counts_repeated_problems_instead_of_listing_them(tmp_path: Path) -> None:
+    content = coco()
+    for entry in content["annotations"]:
+        entry["bbox"] = None
+    with pytest.raises(DataError, match=r"got None \(and 1 more like it\)") as caught:
+        load_annotations(write(tmp_path, content))
+    assert len(caught.value.problems) == 1
+
+
+def test_reports_all_problems_of_a_stage_at_once(tmp_path: Path) -> None:
+    content = coco()
+    content["images"][0]["height"] = -1
+    content["categories"][0]["name"] = None
+    with pytest.raises(DataError, match="2 problems") as caught:
+        load_annotations(write(tmp_path, content))
+    assert [problem.where for problem in caught.value.problems] == [
+        "images[0].height",
+        "categories[0].name",
+    ]
