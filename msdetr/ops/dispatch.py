@@ -13,7 +13,7 @@ from torch import Tensor
 from msdetr.ops import native
 from msdetr.ops.gather import ms_deform_attn_gather
 from msdetr.ops.reference import ms_deform_attn_reference
-from msdetr.ops.schema import accumulate_dtype, autocast_value
+from msdetr.ops.schema import accumulate_dtype, autocast_value, without_autocast
 
 Backend = Literal["auto", "reference", "gather", "native"]
 
@@ -77,7 +77,7 @@ def _compute_precisely(
 ) -> Tensor:
     value = autocast_value(value)
     precise = accumulate_dtype(value.dtype)
-    with torch.autocast(value.device.type, enabled=False):
+    with without_autocast(value.device.type):
         output = compute(
             value.to(precise),
             spatial_shapes,
@@ -148,6 +148,7 @@ def _check_inputs(
         shape = list(attention_weights.shape)
         raise ValueError(f"attention_weights must have shape {list(expected)}, got {shape}")
     for name, tensor in (
+        ("value", value),
         ("sampling_locations", sampling_locations),
         ("attention_weights", attention_weights),
     ):

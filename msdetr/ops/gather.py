@@ -20,6 +20,7 @@ def ms_deform_attn_gather(
     """
     images, _, heads, channels = value.shape
     queries = sampling_locations.shape[1]
+    samples = sampling_locations.shape[3] * sampling_locations.shape[4]
     rows = value.transpose(1, 2)
     sizes = value.new_tensor([[width, height] for height, width in spatial_shapes])
     positions = sampling_locations.transpose(1, 2) * sizes[:, None] - 0.5
@@ -37,7 +38,7 @@ def ms_deform_attn_gather(
         x, y = cell.clamp(min=0).minimum(sizes[:, None] - 1).long().unbind(-1)
         index = (starts + y * widths + x).flatten(2)
         sampled = rows.gather(2, index[..., None].expand(-1, -1, -1, channels))
-        sampled = sampled.view(images, heads, queries, -1, channels)
+        sampled = sampled.view(images, heads, queries, samples, channels)
         output = output + (sampled * (bilinear * weights).flatten(3)[..., None]).sum(3)
     return output.transpose(1, 2).flatten(2)
 

@@ -20,7 +20,7 @@ def ms_deform_attn_reference(
     queries, points = sampling_locations.shape[1], sampling_locations.shape[4]
     per_level = torch.split(value, [h * w for h, w in spatial_shapes], dim=1)
     grids = 2 * sampling_locations - 1
-    weights = attention_weights.permute(0, 2, 1, 3, 4).reshape(images * heads, 1, queries, -1)
+    weights = attention_weights.permute(0, 2, 1, 3, 4).flatten(3).flatten(0, 1)[:, None]
     sampled = []
     for level, (height, width) in enumerate(spatial_shapes):
         maps = per_level[level].flatten(2).transpose(1, 2)

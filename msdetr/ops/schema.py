@@ -7,6 +7,7 @@ these schemas when their library is loaded. Importing this module compiles and l
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -33,9 +34,20 @@ def accumulate_dtype(value_dtype: torch.dtype) -> torch.dtype:
 def autocast_value(value: Tensor) -> Tensor:
     """Return ``value`` in the dtype of the autocast region, if one is active on its device."""
     device_type = value.device.type
-    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
+    if not _autocasts(device_type):
         return value
     return value.to(torch.get_autocast_dtype(device_type))
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """Return a context in which dtypes are left as they are."""
+    if not _autocasts(device_type):
+        return nullcontext()
+    return torch.autocast(device_type, enabled=False)
+
+
+def _autocasts(device_type: str) -> bool:
+    return device_type != "meta" and torch.is_autocast_enabled(device_type)
 
 
 def _fake_forward(
@@ -102,7 +114,7 @@ def _forward_under_autocast(
 ) -> Tensor:
     value = autocast_value(value)
     precise = accumulate_dtype(value.dtype)
-    with torch.autocast(value.device.type, enabled=False):
+    with without_autocast(value.device.type):
         output: Tensor = torch.ops.msdetr.ms_deform_attn(
             value, level_sizes, sampling_locations.to(precise), attention_weights.to(precise)
         )
