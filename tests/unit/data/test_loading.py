@@ -54,3 +54,10 @@ def test_the_global_generator_is_left_alone() -> None:
     before = torch.get_rng_state()
     list(BatchLoader(Images(), COLLATE, num_workers=0).load([[(0, 1)]]))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_abandoned_epoch_leaves_nothing_behind(num_workers: int) -> None:
+    loader = BatchLoader(Images(), COLLATE, num_workers=num_workers)
+    next(loader.load([[(0, position)] for position in range(10)]))
+    assert ids(list(loader.load([[(1, 5)], [(1, 0)]]))) == [[105], [100]]
