@@ -120,20 +120,10 @@ def test_a_finished_run_stays_as_it_is(toy: Any, tmp_path: Path) -> None:
     assert everything(tmp_path) == before
 
 
-@pytest.mark.parametrize(
-    ("options", "telling"),
-    [({"seed": 4}, "seed 3, not 4"), ({"dropout": 0.1}, None)],
-)
-def test_resuming_checks_the_seed(
-    toy: Any, tmp_path: Path, options: dict[str, Any], telling: str | None
-) -> None:
+def test_resuming_with_another_seed_is_refused(toy: Any, tmp_path: Path) -> None:
     toy.make_trainer(tmp_path, epochs=1).fit()
-    trainer = toy.make_trainer(tmp_path, **options)
-    if telling is None:
-        trainer.resume(RunDirectory(tmp_path).last)
-        return
-    with pytest.raises(CheckpointError, match=telling):
-        trainer.resume(RunDirectory(tmp_path).last)
+    with pytest.raises(CheckpointError, match="seed 3, not 4"):
+        toy.make_trainer(tmp_path, seed=4).resume(RunDirectory(tmp_path).last)
 
 
 def test_accumulation_changes_nothing_but_the_memory(toy: Any, tmp_path: Path) -> None:
@@ -179,7 +169,7 @@ def test_a_step_without_targets_is_normalised_by_one(toy: Any, tmp_path: Path) -
 def test_dropout_depends_on_seed_step_and_micro_batch_only(toy: Any, tmp_path: Path) -> None:
     draws: list[float] = []
 
-    class DrawingTask(toy.ToyTask):  # type: ignore[misc, name-defined]
+    class DrawingTask(toy.ToyTask):  # type: ignore[misc]
         def loss(self, *args: Any, **kwargs: Any) -> Any:
             draws.append(torch.rand(1).item())
             return super().loss(*args, **kwargs)
@@ -306,7 +296,7 @@ def test_data_that_ends_early_is_an_error(toy: Any, tmp_path: Path) -> None:
 def test_bf16_trains_and_fp16_needs_a_gpu(toy: Any, tmp_path: Path) -> None:
     dtypes = set()
 
-    class WatchingTask(toy.ToyTask):  # type: ignore[misc, name-defined]
+    class WatchingTask(toy.ToyTask):  # type: ignore[misc]
         def loss(self, model: Any, batch: Any, **kwargs: Any) -> Any:
             model.first.register_forward_hook(lambda *a: dtypes.add(a[2].dtype))
             return super().loss(model, batch, **kwargs)

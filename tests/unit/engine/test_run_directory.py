@@ -12,7 +12,6 @@ from msdetr.errors import RunDirectoryError
 
 def test_a_new_run_holds_recipe_and_environment(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "a" / "b")
-    assert not run.holds_run
     run.create(recipe_text="x: 1\n", environment=collect_environment())
     assert run.holds_run
     assert run.recipe_file.read_text() == "x: 1\n"
@@ -37,6 +36,7 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
+    assert not RunDirectory(tmp_path).holds_run
     with pytest.raises(RunDirectoryError, match="holds no run"):
         RunDirectory(tmp_path).check_resumable()
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_other_threads_go_without() -> None:
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
 )
 def test_a_signalled_run_saves_its_state_and_can_go_on(
-    start_toy: Start, tmp_path: Path, number: int, code: int
+    start_toy: Start, toy: Any, tmp_path: Path, number: int, code: int
 ) -> None:
     run = RunDirectory(tmp_path / "run")
     process = start_toy(run.path, "--pause", "0.02", "--epochs", "50")
@@ -86,11 +87,12 @@ def test_a_signalled_run_saves_its_state_and_can_go_on(
     assert "continue with --resume" in errors
     steps = read_info(run.last)["run_state"]["step"]
     assert steps >= 2
-    # To the end of the epoch under way, in another process.
+    # To the end of the epoch under way, in this process.
     epochs = steps // 5 + 1
-    resumed = start_toy(run.path, "--epochs", epochs)
-    undisturbed = start_toy(tmp_path / "undisturbed", "--epochs", epochs)
-    assert resumed.wait(30) == undisturbed.wait(30) == 0
+    resumed = toy.make_trainer(run.path, epochs=epochs)
+    resumed.resume(run.last)
+    resumed.fit()
+    toy.make_trainer(tmp_path / "undisturbed", epochs=epochs).fit()
     expected = read_weights(RunDirectory(tmp_path / "undisturbed").last)
     for name, value in read_weights(run.last).items():
         assert value.tolist() == expected[name].tolist()

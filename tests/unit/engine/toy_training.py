@@ -49,7 +49,9 @@ class ToyModel(nn.Module):
         self.second = nn.Linear(8, 1)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.second(self.dropout(self.norm(self.first(inputs)).relu()))
+        hidden: Tensor = self.norm(self.first(inputs)).relu()
+        output: Tensor = self.second(self.dropout(hidden))
+        return output
 
 
 class ToyTask:
