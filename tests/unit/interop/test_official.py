@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from msdetr.errors import CheckpointError
+from msdetr.interop.official import (
+    from_published,
+    published_names,
+    read_published_checkpoint,
+    to_published,
+    translate,
+)
+from msdetr.model import (
+    Backbone,
+    BoxHead,
+    ClassHead,
+    Decoder,
+    DecoderLayer,
+    DetectionModel,
+    Encoder,
+    EncoderLayer,
+    LayerOrder,
+    LearnedQueries,
+    Neck,
+    OneToManySource,
+    TwoStageQueries,
+)
+
+SIZES: dict[str, Any] = {
+    "width": 32,
+    "heads": 4,
+    "levels": 4,
+    "points": 2,
+    "ffn_width": 16,
+    "dropout": 0.0,
+}
+
+
+def build(
+    source: OneToManySource = OneToManySource.FIRST_ATTENTION,
+    *,
+    num_layers: int = 2,
+    num_classes: int = 3,
+    two_stage: bool = True,
+    refinement: bool = True,
+) -> DetectionModel:
+    class_head, box_head = ClassHead(32, num_classes), BoxHead(32)
+    layers = [
+        DecoderLayer(
+            **SIZES,
+            order=LayerOrder.CROSS_ATTENTION_FIRST,
+            one_to_many=source,
+            extra_ffn=source is OneToManySource.FIRST_ATTENTION,
+        )
+        for _ in range(num_layers)
+    ]
+    backbone = Backbone(name="resnet_tiny", norm="batch", stem_width=8)
+    query_source: LearnedQueries | TwoStageQueries = LearnedQueries(width=32, num_queries=4)
+    if two_stage:
+        query_source = TwoStageQueries(
+            width=32,
+            num_queries=4,
+            class_head=class_head,
+            box_head=box_head,
+            mixed_selection=True,
+        )
+    return DetectionModel(
+        backbone=backbone,
+        neck=Neck(backbone.channels, 32, 4),
+        encoder=Encoder(layers=[EncoderLayer(**SIZES)], width=32, levels=4),
+        query_source=query_source,
+        decoder=Decoder(
+            layers=layers,
+            class_head=class_head,
+            box_head=box_head,
+            iterative_refinement=refinement,
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    return {
+        k: torch.randn_like(v) if v.is_floating_point() else v
+        for k, v in build().state_dict().items()
+    }
+
+
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"source": OneToManySource.NONE},
+    {"source": OneToManySource.LAYER_OUTPUT},
+    {"two_stage": False},
+    {"two_stage": False, "refinement": False},
+    {"num_layers": 1},
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_round_trip(variant: dict[str, Any]) -> None:
+    model = build(**variant)
+    ours = model.state_dict()
+    back = from_published(to_published(ours), ours, "file.pth")
+    assert back.keys() == ours.keys()
+    assert all(torch.equal(back[name], ours[name]) for name in ours)
+    model.load_state_dict(back)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_two_tensors_share_a_published_name(variant: dict[str, Any]) -> None:
+    aliases = [
+        a for names in published_names(build(**variant).state_dict()).values() for a in names
+    ]
+    assert len(set(aliases)) == len(aliases)
+
+
+@pytest.mark.parametrize(
+    ("variant", "ours", "published"),
+    [
+        (
+            {},
+            "decoder.class_heads.1.bias",
+            ("class_embed.1.bias", "transformer.decoder.class_embed.1.bias"),
+        ),
+        (
+            {},
+            "query_source.class_head.bias",
+            ("class_embed.2.bias", "transformer.decoder.class_embed.2.bias"),
+        ),
+        (
+            {"source": OneToManySource.LAYER_OUTPUT},
+            "decoder.box_heads.0.layers.2.bias",
+            (
+                "bbox_embed.0.layers.2.bias",
+                "transformer.decoder.bbox_embed.0.layers.2.bias",
+                "bbox_embed_o2m.0.layers.2.bias",
+            ),
+        ),
+        (
+            {"source": OneToManySource.LAYER_OUTPUT},
+            "decoder.one_to_many_class_heads.1.weight",
+            ("class_embed_o2m.1.weight",),
+        ),
+        ({"two_stage": False}, "decoder.class_heads.1.bias", ("class_embed.1.bias",)),
+        (
+            {"two_stage": False, "refinement": False},
+            "decoder.box_heads.0.layers.0.bias",
+            ("bbox_embed.0.layers.0.bias", "bbox_embed.1.layers.0.bias"),
+        ),
+        (
+            {},
+            "decoder.layers.1.extra_ffn.linear2.weight",
+            ("transformer.decoder.layers.1.linear4.weight",),
+        ),
+        (
+            {},
+            "decoder.layers.0.self_attention_norm.bias",
+            ("transformer.decoder.layers.0.norm2.bias",),
+        ),
+        ({"two_stage": False}, "query_source.embedding.weight", ("query_embed.weight",)),
+    ],
+)
+def test_published_names(variant: dict[str, Any], ours: str, published: tuple[str, ...]) -> None:
+    assert published_names(build(**variant).state_dict())[ours] == published
+
+
+def test_names_of_other_models_are_refused() -> None:
+    with pytest.raises(KeyError, match="stray"):
+        published_names(["encoder.level_embed", "stray.weight"])
+
+
+def test_strict_loading_lists_everything_that_is_wrong(state: dict[str, Tensor]) -> None:
+    published = to_published(state)
+    del published["transformer.level_embed"]
+    published["input_proj.0.0.bias"] = torch.zeros(7)
+    published["stray.weight"] = torch.zeros(1)
+    with pytest.raises(CheckpointError) as caught:
+        from_published(published, state, "file.pth")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "file.pth: 3 problems"
+    assert any("transformer.level_embed" in line and "missing" in line for line in lines)
+    assert any("input_proj.0.0.bias" in line and "[32], got [7]" in line for line in lines)
+    assert any("stray.weight" in line and "no such tensor" in line for line in lines)
+
+
+def test_one_alias_suffices_but_aliases_must_agree(state: dict[str, Tensor]) -> None:
+    published = to_published(state)
+    alias = "transformer.decoder.class_embed.0.bias"
+    published[alias] = published[alias] + 1
+    with pytest.raises(CheckpointError, match=r"transformer\.decoder\.class_embed\.0\.bias"):
+        from_published(published, state, "file.pth")
+    del published[alias]
+    from_published(published, state, "file.pth")
+
+
+def test_aliases_of_different_shape_disagree(state: dict[str, Tensor]) -> None:
+    published = to_published(state)
+    published["class_embed.0.bias"] = torch.zeros(9)
+    with pytest.raises(CheckpointError, match="one tensor"):
+        translate(published, state, "file.pth")
+
+
+def test_translation_takes_what_it_knows(state: dict[str, Tensor]) -> None:
+    published = to_published(state)
+    del published["transformer.level_embed"]
+    published["stray.weight"] = torch.zeros(1)
+    result = translate(published, build(num_classes=8).state_dict(), "file.pth")
+    assert result.unknown == ("stray.weight",)
+    assert "encoder.level_embed" not in result.state
+    # Shapes are the caller's business: here the classes differ.
+    assert result.state["decoder.class_heads.0.bias"].shape == (3,)
+
+
+def test_extra_layers_of_the_file_are_unknown(state: dict[str, Tensor]) -> None:
+    result = translate(to_published(state), build(num_layers=1).state_dict(), "file.pth")
+    assert "transformer.decoder.layers.1.linear1.weight" in result.unknown
+
+
+def test_checkpoint_file_with_its_command_line(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    content = {
+        "model": to_published(state),
+        "args": argparse.Namespace(lr=2e-4, two_stage=True),
+        "optimizer": {"state": {}, "param_groups": [{"lr": 2e-4}]},
+        "epoch": 11,
+    }
+    torch.save(content, tmp_path / "checkpoint.pth")
+    loaded = read_published_checkpoint(tmp_path / "checkpoint.pth")
+    assert loaded.keys() == content["model"].keys()  # type: ignore[attr-defined]
+    torch.save(loaded, tmp_path / "bare.pth")
+    assert read_published_checkpoint(tmp_path / "bare.pth").keys() == loaded.keys()
+
+
+class _Touches:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_checkpoint_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    torch.save({"model": {}, "args": _Touches(marker)}, tmp_path / "evil.pth")
+    with pytest.raises(CheckpointError, match="refused") as caught:
+        read_published_checkpoint(tmp_path / "evil.pth")
+    assert "\n" not in str(caught.value)
+    assert not marker.exists()
+
+
+def test_truncated_checkpoint(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    path = tmp_path / "cut.pth"
+    torch.save({"model": to_published(state)}, path)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_published_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", [{"model": 3}, [1, 2], {"epoch": 4}])
+def test_files_of_something_else(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match="expected a state dict"):
+        read_published_checkpoint(tmp_path / "other.pth")
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such file"):
+        read_published_checkpoint(tmp_path / "gone.pth")
