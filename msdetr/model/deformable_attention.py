@@ -21,12 +21,16 @@ class DeformableAttention(nn.Module):
         levels: L.
         points: P, samples per head and level.
 
+    Attributes:
+        backend: Backend of the sampling, as for ``msdetr.ops.ms_deform_attn``.
+
     Source: Zhu et al., Deformable DETR, ICLR 2021, section 4.1.
     """
 
     def __init__(self, *, width: int, heads: int, levels: int, points: int) -> None:
         super().__init__()
         self.heads, self.levels, self.points = heads, levels, points
+        self.backend = "auto"
         self.sampling_offsets = nn.Linear(width, heads * levels * points * 2)
         self.attention_weights = nn.Linear(width, heads * levels * points)
         self.value_proj = nn.Linear(width, width)
@@ -61,12 +65,13 @@ class DeformableAttention(nn.Module):
         weights = self.attention_weights(query).view(images, queries, self.heads, -1)
         weights = at_least_float32(weights).softmax(-1)
         attended = ms_deform_attn(
-            at_least_float32(value).view(images, -1, self.heads, value.shape[-1] // self.heads),
+            value.view(images, -1, self.heads, value.shape[-1] // self.heads),
             memory.spatial_shapes,
             self._locations(query, references, memory.level_sizes),
             weights.view(images, queries, self.heads, self.levels, self.points),
+            backend=self.backend,
         )
-        output: Tensor = self.output_proj(attended.to(value.dtype))
+        output: Tensor = self.output_proj(attended)
         return output
 
     def _locations(self, query: Tensor, references: Tensor, level_sizes: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from torch import nn
 
 from msdetr.model.backbone import Backbone
 from msdetr.model.decoder import Decoder, DecoderOutput
+from msdetr.model.deformable_attention import DeformableAttention
 from msdetr.model.encoder import Encoder
 from msdetr.model.neck import Neck
 from msdetr.model.queries import LearnedQueries, QuerySelection, TwoStageQueries
@@ -45,6 +46,12 @@ class DetectionModel(nn.Module):
     def strides(self) -> tuple[int, ...]:
         """Strides of the feature levels, in pixels."""
         return self.neck.strides(self.backbone.strides)
+
+    def set_attention_backend(self, backend: str) -> None:
+        """Choose the backend of deformable attention, as for ``msdetr.ops.ms_deform_attn``."""
+        for module in self.modules():
+            if isinstance(module, DeformableAttention):
+                module.backend = backend
 
     def forward(self, images: ImageBatch, *, with_one_to_many: bool | None = None) -> ModelOutput:
         """Predict classes and boxes.

@@ -16,6 +16,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
     """Context without autocast on the device of ``x``, for layers that yield coordinates."""
     # Entered only where needed, so that an export in full precision records no autocast region.
-    if torch.is_autocast_enabled(x.device.type):
-        return torch.autocast(x.device.type, enabled=False)
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
     return nullcontext()
