@@ -6,7 +6,7 @@ import math
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic
@@ -31,10 +31,17 @@ from msdetr.engine.schedule import Schedule
 from msdetr.engine.seeding import seed_torch
 from msdetr.engine.signals import StopRequest, StopSignalError
 from msdetr.engine.state import RunState
-from msdetr.engine.step import BatchT, MicroBatchPlace, StepReport, StepRunner, TrainingTask
+from msdetr.engine.step import (
+    BatchT,
+    MicroBatchPlace,
+    StepDivergedError,
+    StepReport,
+    StepRunner,
+    TrainingTask,
+)
 from msdetr.engine.training_state import collect_training_state, restore_training_state
 from msdetr.engine.weights import load_weights, unique_state
-from msdetr.errors import DataError, InterruptedRunError, UsageError
+from msdetr.errors import DataError, InterruptedRunError, MsdetrError, UsageError
 
 Evaluate = Callable[[nn.Module], Mapping[str, float | None]]
 LoaderFactory = Callable[[int, int], Iterable[BatchT]]
@@ -161,12 +168,17 @@ class Trainer(Generic[BatchT]):
 
         Raises:
             InterruptedRunError: A signal stopped the run, after its state was saved.
-            DivergedError: A loss or gradient is not finite; the weights are those before it.
+            DivergedError: A loss or gradient is not finite; the state before the step is left in
+                the run's ``diverged``, so that the step can be repeated.
             MsdetrError: A checkpoint could not be written.
         """
         with self._stop, self._records.running(self.state):
-            while self.state.epoch < self.settings.epochs:
-                self.run_epoch()
+            try:
+                while self.state.epoch < self.settings.epochs:
+                    self.run_epoch()
+            except StepDivergedError as error:
+                self._save_divergence(error)
+                raise
         return self.state
 
     def run_epoch(self) -> None:
@@ -195,8 +207,12 @@ class Trainer(Generic[BatchT]):
         self.state.finish_step(report.loss, report.terms)
         return report
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path, **more_info: object) -> None:
         """Write a checkpoint of the present state (main process only; others do nothing).
+
+        Args:
+            directory: The checkpoint; an older one there is replaced.
+            more_info: Further JSON values for this checkpoint.
 
         Raises:
             MsdetrError: It cannot be written; an older one is left as it was.
@@ -207,6 +223,7 @@ class Trainer(Generic[BatchT]):
             directory,
             info={
                 **self._info,
+                **more_info,
                 "scores": self.state.scores,
                 "run_state": self.state.to_dict(),
             },
@@ -293,6 +310,16 @@ class Trainer(Generic[BatchT]):
             f"(epoch {self.state.epoch + 1}); the state is saved in {self._directory.last}; "
             "continue with --resume",
         )
+
+    def _save_divergence(self, error: StepDivergedError) -> None:
+        micro_batches = [asdict(entry) for entry in error.micro_batches]
+        place = self._directory.diverged
+        try:
+            self.save(place, divergence={"micro_batches": micro_batches})
+        except MsdetrError as failure:  # the divergence is the news, not the full disk
+            self._records.reporter.say(str(failure))
+        else:
+            self._records.reporter.say(f"the state before the diverged step is kept in {place}")
 
     def _evaluate_if_due(self) -> dict[str, float | None]:
         done = self.state.epoch + 1

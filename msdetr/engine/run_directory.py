@@ -60,6 +60,11 @@ class RunDirectory:
         return self.checkpoints / "best"
 
     @property
+    def diverged(self) -> Path:
+        """The checkpoint of the state before a step whose loss was not finite."""
+        return self.path / "diverged"
+
+    @property
     def evaluation(self) -> Path:
         """Folder of evaluation results."""
         return self.path / "evaluation"

@@ -125,6 +125,48 @@ class StepReport:
         return sums
 
 
+@dataclass(frozen=True)
+class BadMicroBatch:
+    """A micro-batch whose loss is not finite.
+
+    Attributes:
+        index: Micro-batch within the step, counted over all processes.
+        image_ids: Its images.
+        values: The terms that are not finite, as text (JSON has no nan).
+    """
+
+    index: int
+    image_ids: list[int]
+    values: dict[str, str]
+
+    def __str__(self) -> str:
+        """One line, with the first few terms."""
+        shown = [f"{name} = {value}" for name, value in list(self.values.items())[:_TERMS_SHOWN]]
+        more = len(self.values) - len(shown)
+        rest = f", and {more} more" if more else ""
+        images = ", ".join(map(str, self.image_ids))
+        return f"micro-batch {self.index}, images {images}: {', '.join(shown)}{rest}"
+
+
+class StepDivergedError(DivergedError):
+    """A step whose loss or gradient is not finite; the weights are those before it.
+
+    Args:
+        place: The step (its first micro-batch on this process).
+        micro_batches: Those with a loss that is not finite, of all processes; none if only the
+            gradient is not.
+    """
+
+    def __init__(self, place: MicroBatchPlace, micro_batches: Sequence[BadMicroBatch]) -> None:
+        self.step = place.step
+        self.micro_batches = tuple(micro_batches)
+        where = f"step {place.step + 1} (epoch {place.epoch + 1}) diverged"
+        what = "the loss is not finite"
+        if not micro_batches:
+            what = "the losses are finite, but the norm of the gradient is not"
+        super().__init__("\n  ".join([f"{where}: {what}", *map(str, micro_batches)]))
+
+
 class StepRunner(Generic[BatchT]):
     """Computes gradients and updates the weights.
 
@@ -229,17 +271,15 @@ class StepRunner(Generic[BatchT]):
         bad_gradient = self._accelerator.scaler is None and not math.isfinite(grad_norm[0])
         if not self._processes.sum([len(complaints) + bad_gradient])[0]:
             return
-        everyone = [line for lines in self._processes.gather(complaints) for line in lines]
-        raise DivergedError(_divergence_message(places[0], everyone))
+        everyone = [found for each in self._processes.gather(complaints) for found in each]
+        raise StepDivergedError(places[0], sorted(everyone, key=lambda bad: bad.index))
 
     def _describe(
         self, batch: BatchT, place: MicroBatchPlace, loss: StepLoss, row: Sequence[float]
-    ) -> str:
+    ) -> BadMicroBatch:
         named = zip(["total", *loss.terms], row, strict=True)
-        bad = [f"{name} = {value}" for name, value in named if not math.isfinite(value)]
-        ids = ", ".join(map(str, self._task.image_ids(batch)))
-        more = f", and {len(bad) - _TERMS_SHOWN} more" if len(bad) > _TERMS_SHOWN else ""
-        return f"micro-batch {place.index}, images {ids}: {', '.join(bad[:_TERMS_SHOWN])}{more}"
+        values = {name: str(value) for name, value in named if not math.isfinite(value)}
+        return BadMicroBatch(place.index, [int(i) for i in self._task.image_ids(batch)], values)
 
 
 def _as_row(loss: StepLoss) -> Tensor:
@@ -251,10 +291,3 @@ def _to_host(rows: Sequence[Tensor], norm: Tensor) -> list[list[float]]:
     flat = torch.cat([*rows, norm.detach().float().reshape(1).to(rows[0].device)]).tolist()
     width = len(rows[0])
     return [flat[start : start + width] for start in range(0, len(flat), width)]
-
-
-def _divergence_message(place: MicroBatchPlace, complaints: Sequence[str]) -> str:
-    where = f"step {place.step + 1} (epoch {place.epoch + 1}) diverged"
-    if not complaints:
-        return f"{where}: the losses are finite, but the norm of the gradient is not"
-    return "\n  ".join([f"{where}: the loss is not finite", *complaints])

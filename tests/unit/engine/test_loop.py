@@ -276,6 +276,26 @@ def test_divergence_names_step_images_and_terms(toy: Any, tmp_path: Path) -> Non
     assert message.splitlines()[0] in RunDirectory(tmp_path).log_file.read_text()
 
 
+def test_a_diverged_step_can_be_repeated(toy: Any, tmp_path: Path) -> None:
+    with pytest.raises(DivergedError) as caught:
+        toy.make_trainer(tmp_path, epochs=2, task=toy.ToyTask(nan_at=7)).fit()
+    diverged = RunDirectory(tmp_path).diverged
+    values = {"total": "nan", "main/square": "nan"}
+    bad = {"index": 1, "image_ids": [1021], "values": values}
+    assert read_info(diverged)["divergence"] == {"micro_batches": [bad]}
+    again = toy.make_trainer(tmp_path, epochs=2, task=toy.ToyTask(nan_at=7))
+    again.resume(diverged)
+    with pytest.raises(DivergedError) as repeated:
+        again.fit()
+    assert str(repeated.value) == str(caught.value)
+
+
+def test_the_model_is_compiled_on_request(toy: Any, tmp_path: Path) -> None:
+    trainer = toy.make_trainer(tmp_path, compile_model=True)
+    assert trainer.model._compiled_call_impl is not None
+    assert not any("_orig_mod" in name for name in trainer.model.state_dict())
+
+
 def test_a_gradient_that_is_not_finite_stops_the_run(toy: Any, tmp_path: Path) -> None:
     trainer = toy.make_trainer(tmp_path, epochs=1, clip_norm=None)
     trainer.model.second.weight.register_hook(lambda gradient: gradient * math.inf)

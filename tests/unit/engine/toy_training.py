@@ -133,6 +133,7 @@ def make_trainer(directory: Path, **options: Any) -> Trainer[ToyBatch]:
         log_every_steps=1,
         evaluate_every_epochs=options.get("evaluate_every", 1),
         keep_every_epochs=options.get("keep_every"),
+        compile_model=options.get("compile_model", False),
     )
     return Trainer(
         accelerator=accelerator,
