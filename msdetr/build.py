@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from msdetr.assignment import HungarianAssigner, OneToManyAssigner, assign_together
@@ -146,26 +145,20 @@ def build_schedule(recipe: TrainRecipe, steps_per_epoch: int) -> Schedule:
     )
 
 
-@dataclass(frozen=True)
-class DataSplits:
-    """The two splits of a recipe's data set.
-
-    Attributes:
-        train: Images to train on.
-        val: Images to evaluate on.
-    """
-
-    train: CocoIndex
-    val: CocoIndex
-
-
-def read_split(recipe: DataRecipe, split: str) -> CocoIndex:
+def read_split(
+    recipe: DataRecipe, split: str, progress: shapes.Progress | None = None
+) -> CocoIndex:
     """Read the annotations of "train" or "val", generating the embedded data set if needed.
+
+    Args:
+        recipe: Names the data set.
+        split: "train" or "val".
+        progress: Told how many images are generated, and of how many.
 
     Raises:
         DataError: Something is missing or malformed.
     """
-    located = _locate(recipe, split)
+    located = _locate(recipe, split, progress)
     index = read_coco(located.images_dir, located.annotations_file)
     chosen = recipe.train if split == "train" else recipe.val
     return index if chosen.limit is None else index.limit(chosen.limit)
@@ -213,13 +206,13 @@ def build_collator(recipe: Recipe, model: DetectionModel) -> Collator:
     )
 
 
-def _locate(recipe: DataRecipe, split: str) -> CocoSplit:
+def _locate(recipe: DataRecipe, split: str, progress: shapes.Progress | None) -> CocoSplit:
     chosen = recipe.train if split == "train" else recipe.val
     root: Path | None = recipe.root
     if recipe.source == "shapes":
         num_train, num_val = recipe.shapes.num_train, recipe.shapes.num_val
         folder = root or shapes.default_folder(num_train, num_val)
-        root = shapes.ensure(folder, num_train, num_val)
+        root = shapes.ensure(folder, num_train, num_val, progress)
     return locate_split(split, root=root, images=chosen.images, annotations=chosen.annotations)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from msdetr.build import build_model
 from msdetr.data.labels import LabelSpace
 from msdetr.engine.checkpoint import read_info, read_weights, resolve_checkpoint
@@ -62,7 +64,9 @@ def load_checkpoint(path: Path, overrides: Sequence[str] = ()) -> LoadedCheckpoi
     info = read_info(checkpoint)
     recipe = recipe_from_dict(_entry(info, "recipe", checkpoint), str(checkpoint), overrides)
     label_space = _label_space(_entry(info, "classes", checkpoint), checkpoint)
-    model = build_model(recipe.model, label_space.num_classes)
+    # The start values are overwritten: drawing them must not disturb the caller's generator.
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(recipe.model, label_space.num_classes)
     load_weights(model, read_weights(checkpoint), str(checkpoint))
     return LoadedCheckpoint(checkpoint, model.eval(), recipe, label_space, info)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from msdetr.api.progress import counting
 from msdetr.build import build_eval_transform, build_label_space, build_train_transform, read_split
 from msdetr.data.coco import CocoIndex, locate_split, read_coco
 from msdetr.data.coco_file import load_annotations
@@ -55,6 +56,16 @@ class TrainingData:
     val: EvaluationData
     label_space: LabelSpace
 
+    def lines(self) -> list[str]:
+        """What each split holds, and what of it is left out, in plain words."""
+        splits = {"train": self.train.index, "val": self.val.dataset.index}
+        return [
+            f"{name}: {len(index)} images, {index.num_images_without_targets} without targets; "
+            f"{index.num_targets} targets; left out: {index.num_crowd} crowd, "
+            f"{index.num_without_area} without area"
+            for name, index in splits.items()
+        ]
+
 
 def load_training_data(recipe: Recipe, *, overfit: int | None = None) -> TrainingData:
     """Read the annotations of a recipe's data set.
@@ -67,7 +78,8 @@ def load_training_data(recipe: Recipe, *, overfit: int | None = None) -> Trainin
     Raises:
         DataError: Something is missing or malformed, or the splits have different classes.
     """
-    train_index = read_split(recipe.data, "train")
+    with counting("generating shapes") as progress:
+        train_index = read_split(recipe.data, "train", progress)
     label_space = build_label_space(recipe.data, train_index)
     seed = recipe.train.seed
     eval_transform = build_eval_transform(recipe.data)
@@ -101,7 +113,8 @@ def load_evaluation_data(
 
 def _find_index(recipe: DataRecipe, data: str | None) -> CocoIndex:
     if data is None:
-        return read_split(recipe, "val")
+        with counting("generating shapes") as progress:
+            return read_split(recipe, "val", progress)
     if "," in data:
         images, annotations = data.rsplit(",", 1)
         return read_coco(Path(images), Path(annotations))

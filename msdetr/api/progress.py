@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 
 T = TypeVar("T")
 
@@ -35,3 +36,29 @@ def show_progress(
         if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
             last = time.monotonic()
             console.print(f"{title}: {done}/{total}", highlight=False)
+
+
+@contextmanager
+def counting(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show the progress of work that reports (done, total) to a callback.
+
+    Nothing appears unless the callback is called.
+
+    Args:
+        title: What is being done.
+    """
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        shown: list[float] = []
+
+        def report(done: int, total: int) -> None:
+            if console.is_terminal:
+                tasks = bar.task_ids or [bar.add_task(title, total=total)]
+                bar.update(tasks[0], completed=done)
+                return
+            now = time.monotonic()
+            if not shown or now - shown[-1] >= _SECONDS_BETWEEN_LINES or done == total:
+                shown.append(now)
+                console.print(f"{title}: {done}/{total}", highlight=False)
+
+        yield report

@@ -115,6 +115,7 @@ class TrainingSession:
                 clip_norm=recipe.clip_norm,
                 log_every_steps=recipe.log_every_steps,
                 evaluate_every_epochs=self.recipe.evaluation.every_epochs,
+                keep_every_epochs=recipe.keep_every_epochs,
                 compile_model=recipe.compile,
             ),
             run_directory=self._directory,

@@ -62,10 +62,12 @@ def train(
         raise UsageError("--init-from", "starts a new run; it cannot be combined with resuming")
     directory = RunDirectory(output)
     start = find_start(directory, recipe, resume=resume, resume_from=resume_from)
-    data = load_training_data(recipe)
     accelerator = create_accelerator(
         device=device, precision=recipe.train.precision, tracking_dir=output
     )
+    # The embedded data set is generated once, not by every process.
+    with accelerator.main_process_first():
+        data = load_training_data(recipe)
     session = TrainingSession(recipe, data, accelerator, directory)
     if init_from is not None:
         initialise_from(session.model, init_from, quiet=not accelerator.is_main_process)
@@ -79,7 +81,7 @@ def train(
     trainer = session.trainer()
     if start is not None:
         trainer.resume(start)
-    return TrainResult(output, trainer.fit())
+    return TrainResult(output, trainer.fit(notes=data.lines()))
 
 
 def find_start(

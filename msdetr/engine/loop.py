@@ -160,8 +160,11 @@ class Trainer(Generic[BatchT]):
             source=source,
         )
 
-    def fit(self) -> RunState:
+    def fit(self, notes: Sequence[str] = ()) -> RunState:
         """Train to the end of the last epoch.
+
+        Args:
+            notes: Lines to say and log before the first step.
 
         Returns:
             The final state, with the last and the best scores.

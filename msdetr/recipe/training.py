@@ -60,6 +60,11 @@ class TrainRecipe(Section):
         description="Recompute encoder activations in the backward pass to save memory.",
     )
     seed: int = Field(default=42, ge=0, le=2**32 - 1, description="Seed of everything random.")
+    keep_every_epochs: int | None = Field(
+        default=None,
+        ge=1,
+        description="Epochs between checkpoints that are kept; null: only last and best.",
+    )
     log_every_steps: int = Field(
         default=50, ge=1, description="Optimizer steps between logged rows."
     )
