@@ -176,6 +176,8 @@ class Trainer(Generic[BatchT]):
             MsdetrError: A checkpoint could not be written.
         """
         with self._stop, self._records.running(self.state):
+            for note in notes:
+                self._records.reporter.say(note)
             try:
                 while self.state.epoch < self.settings.epochs:
                     self.run_epoch()
