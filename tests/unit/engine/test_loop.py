@@ -89,6 +89,31 @@ def test_a_run_stopped_in_mid_epoch_goes_on_exactly(
     assert everything(tmp_path) == undisturbed
 
 
+@pytest.mark.parametrize("step", [2, 8])
+def test_a_crash_between_checkpoints_leaves_no_trace(
+    toy: Any, undisturbed: list[Any], tmp_path: Path, step: int
+) -> None:
+    class CrashError(Exception):
+        pass
+
+    def loader(epoch: int, start_step: int) -> Iterator[Any]:
+        for number in range(start_step, toy.STEPS_PER_EPOCH):
+            if epoch * toy.STEPS_PER_EPOCH + number == step:
+                raise CrashError
+            yield from (toy.make_batch(epoch, number, index) for index in range(4))
+
+    with pytest.raises(CrashError):
+        toy.make_trainer(tmp_path, epochs=4, loader=loader).fit()
+    assert rows_of(tmp_path)[-1]["step"] == step
+    last = RunDirectory(tmp_path).find_last()
+    assert (last is None) == (step < toy.STEPS_PER_EPOCH)
+    trainer = toy.make_trainer(tmp_path, epochs=4)
+    if last is not None:
+        trainer.resume(last)
+    trainer.fit()
+    assert everything(tmp_path) == undisturbed
+
+
 def test_a_run_killed_in_evaluation_goes_on_with_the_evaluation(
     toy: Any, undisturbed: list[Any], tmp_path: Path
 ) -> None:
@@ -256,6 +281,19 @@ def test_the_average_is_what_is_evaluated(toy: Any, tmp_path: Path) -> None:
     assert not torch.equal(raw, seen[0])
     assert rows_of(tmp_path)[-1]["ap"] is None
     assert trainer.model.training
+
+
+def test_the_average_takes_in_every_step(toy: Any, tmp_path: Path) -> None:
+    trainer = toy.make_trainer(tmp_path, epochs=1)
+    weight = trainer.model.second.weight
+    expected = [weight.detach().clone()]
+    trainer._optimizer.optimizer.register_step_post_hook(
+        lambda *_: expected.append(0.9 * expected[-1] + 0.1 * weight.detach())
+    )
+    trainer.fit()
+    saved = read_weights(RunDirectory(tmp_path).last)["second.weight"]
+    assert len(expected) == 6
+    torch.testing.assert_close(saved, expected[-1])
 
 
 def test_divergence_names_step_images_and_terms(toy: Any, tmp_path: Path) -> None:

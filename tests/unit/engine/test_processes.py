@@ -62,6 +62,8 @@ def test_two_processes_train_like_one(start_toy: Start, tmp_path: Path) -> None:
     for row, twin in zip(rows, other, strict=True):
         assert row["loss"] == pytest.approx(twin["loss"], rel=1e-5)
         assert row["terms"] == pytest.approx(twin["terms"], rel=1e-5)
+        # Neither clipping nor AdamW would let a gradient of the wrong size show in the weights.
+        assert row.get("grad_norm", 0) == pytest.approx(twin.get("grad_norm", 0), rel=1e-4)
 
 
 def test_all_processes_stop_when_one_diverges(start_toy: Start, tmp_path: Path) -> None:
