@@ -1,0 +1,185 @@
+"""The command line inside this process, and one short training that many tests look at."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msdetr.data import shapes
+from msdetr.data.shapes_outlines import SHAPE_CLASSES
+from msdetr.ops import default_backend, native
+
+NUM_TRAIN, NUM_VAL = 8, 4
+TINY = {
+    "model.width": 32,
+    "model.heads": 2,
+    "model.encoder_layers": 1,
+    "model.decoder_layers": 2,
+    "model.ffn_width": 32,
+    "model.num_queries": 20,
+    # So that a resumed run has random numbers to repeat.
+    "model.dropout": 0.1,
+    "model.backbone.stem_width": 8,
+    "data.num_workers": 0,
+    "data.shapes": f"{{num_train: {NUM_TRAIN}, num_val: {NUM_VAL}}}",
+    "data.augmentation.train_sizes": "[64, 96]",
+    "data.augmentation.max_size": 128,
+    "data.eval_size": 64,
+    "data.eval_max_size": 128,
+    "train.batch_size": 4,
+    "train.images_per_forward": 2,
+    "train.epochs": 2,
+    "train.warmup_steps": 0,
+    "train.log_every_steps": 1,
+    "evaluation.batch_size": 2,
+}
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+Msdetr = Callable[..., Done]
+
+
+def run_in_process(*arguments: str | Path) -> Done:
+    """Run a command line in this process; paths may be given as such."""
+    cli = importlib.import_module("msdetr.cli.main")
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main([str(argument) for argument in arguments])
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def write_annotations(folder: Path, category_ids: dict[int, int], split: str = "train") -> Path:
+    """Write the generated annotations of a split with other categories.
+
+    Args:
+        folder: Root of generated shapes; the file is written beside its annotations.
+        category_ids: New id by old one; objects of other classes are left out.
+        split: "train" or "val".
+    """
+    original = folder / "annotations" / f"instances_{split}2017.json"
+    content = json.loads(original.read_text())
+    content["annotations"] = [
+        {**entry, "category_id": category_ids[entry["category_id"]]}
+        for entry in content["annotations"]
+        if entry["category_id"] in category_ids
+    ]
+    named = {c["id"]: c["name"] for c in content["categories"]}
+    content["categories"] = [
+        {"id": new, "name": named[old]} for old, new in sorted(category_ids.items())
+    ]
+    path = original.with_name(f"{split}_{'_'.join(map(str, category_ids.values()))}.json")
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of this session's own, which shares nothing but the compiled kernels."""
+    folder = tmp_path_factory.mktemp("cache")
+    if default_backend("cpu") == "native":
+        kernels = native.plan_build("cpu").library.parent
+        (folder / kernels.name).symlink_to(kernels)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MSDETR_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def msdetr() -> Msdetr:
+    """Run a command line in this process."""
+    return run_in_process
+
+
+@pytest.fixture(scope="session")
+def tiny() -> list[str]:
+    """Options that make shapes_tiny a matter of seconds."""
+    return [text for key, value in TINY.items() for text in ("--set", f"{key}={value}")]
+
+
+@pytest.fixture(scope="session")
+def shapes_root(cache: Path) -> Path:
+    """The generated data set that the tiny trainings read; nobody writes to it."""
+    folder = shapes.default_folder(NUM_TRAIN, NUM_VAL)
+    assert folder.parent == cache
+    return shapes.ensure(folder, NUM_TRAIN, NUM_VAL)
+
+
+@pytest.fixture(scope="session")
+def few_classes(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options that make the data set one of three classes with other ids, in COCO's format."""
+    ids = {1: 10, 3: 30, len(SHAPE_CLASSES): 70}
+    options = {"data.source": "coco", "data.root": shapes_root}
+    for split in ("train", "val"):
+        file = write_annotations(shapes_root, ids, split)
+        options[f"data.{split}.annotations"] = file.rename(
+            tmp_path_factory.mktemp("annotations") / file.name
+        )
+    return [text for key, value in options.items() for text in ("--set", f"{key}={value}")]
+
+
+@pytest.fixture(scope="session")
+def train(tiny: list[str], shapes_root: Path) -> Msdetr:
+    """Train the tiny shapes_tiny on the CPU: output directory, further options."""
+    assert shapes_root.is_dir()
+
+    def run(output: Path, *options: str | Path) -> Done:
+        command = ("train", "shapes_tiny", "--output", output, "--device", "cpu")
+        return run_in_process(*command, *tiny, *options)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, train: Msdetr) -> tuple[Path, Done]:
+    """A finished training: its directory, which nobody writes to, and what was said."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    done = train(folder)
+    assert done.code == 0, done.err
+    return folder, done
+
+
+@pytest.fixture(scope="session")
+def run_dir(finished: tuple[Path, Done]) -> Path:
+    """Directory of the finished training."""
+    return finished[0]
+
+
+@pytest.fixture(scope="session")
+def content_of() -> Callable[[Path], dict[str, str]]:
+    """Hash every file below a folder, by relative path."""
+
+    def digests(folder: Path) -> dict[str, str]:
+        return {
+            str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+
+    return digests
+
+
+@pytest.fixture
+def rows_of() -> Callable[[Path], list[dict[str, Any]]]:
+    """Read the metrics of a run."""
+
+    def rows(run: Path) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+    return rows
