@@ -5,22 +5,10 @@
 #include <c10/util/Exception.h>
 
 #include <cstdint>
-#include <vector>
+
+#include "sizes.h"
 
 namespace msdetr {
-
-// Sizes of one call, in the letters of the Python side.
-struct Sizes {
-  int64_t images;
-  int64_t cells;
-  int64_t heads;
-  int64_t channels;
-  int64_t queries;
-  int64_t levels;
-  int64_t points;
-
-  int64_t samples() const { return levels * points; }
-};
 
 inline void check_tensor(const at::Tensor& tensor, const char* name, at::IntArrayRef shape,
                          at::ScalarType dtype, at::Device device) {

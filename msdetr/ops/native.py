@@ -89,7 +89,7 @@ def plan_build(
         source, target = folder / "cuda.cu", ",".join(architectures or _visible_architectures())
         command = _cuda_command(target.split(","), strict)
     compiler = _version_of(command[0])
-    key = _digest(_source_digest(folder), torch.__version__, compiler, *command, target)
+    key = _digest(_source_digest(source), torch.__version__, compiler, *command, target)
     library = cache_directory() / f"{device_type}-{key}" / f"ms_deform_attn_{device_type}.so"
     return BuildPlan(device_type, source, library, command, compiler, target)
 
@@ -139,7 +139,8 @@ def load(device_type: DeviceType) -> Path:
     try:
         ctypes.CDLL(str(library))
     except OSError as error:
-        raise NativeBuildError(f"cannot load {library}: {error}") from error
+        message = f"cannot load {library}: {error}; `msdetr doctor --build` compiles it anew"
+        raise NativeBuildError(message) from error
     return library
 
 
@@ -218,7 +219,7 @@ def _include_flags() -> tuple[str, ...]:
 def _cuda_command(architectures: list[str], strict: bool) -> tuple[str, ...]:
     return (
         _find_nvcc(),
-        *("-std=c++20", "-O3", "-Xcompiler=-fPIC", "-c"),
+        *("-std=c++20", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden", "--threads=0", "-c"),
         *(f"-gencode=arch=compute_{name},code=sm_{name}" for name in architectures),
         *(("-Xcompiler=-Wall,-Wextra,-Werror", "-Werror=all-warnings") if strict else ()),
         *_include_flags(),
@@ -247,6 +248,8 @@ def _find_compiler() -> str:
 
 
 def _find_nvcc() -> str:
+    if torch.version.cuda is None:
+        raise NativeBuildError("this torch has no CUDA support; install one that has")
     home = os.environ.get("CUDA_HOME") or "/usr/local/cuda"
     for candidate in (f"{home}/bin/nvcc", "nvcc"):
         found = shutil.which(candidate)
@@ -280,9 +283,10 @@ def _processor() -> str:
     return f"{torch.backends.cpu.get_cpu_capability()}-{_digest(platform.machine(), flags)[:8]}"
 
 
-def _source_digest(folder: Path) -> str:
-    sources = sorted(path for path in folder.iterdir() if path.suffix in {".cpp", ".cu", ".h"})
-    return _digest(*(path.name + "\n" + path.read_text() for path in sources))
+def _source_digest(source: Path) -> str:
+    headers = {".h", ".cuh"} if source.suffix == ".cu" else {".h"}
+    files = sorted(path for path in source.parent.iterdir() if path.suffix in headers)
+    return _digest(*(f"{path.name}\n{path.read_text()}" for path in (source, *files)))
 
 
 def _digest(*parts: str) -> str:

@@ -1,0 +1,452 @@
+// CUDA kernels of multi-scale deformable attention.
+//
+// A block serves one (image, head) and a tile of queries. All its threads first plan the tile's
+// samples into shared memory, one sample each; then groups of lanes gather, every lane a vector of
+// neighbouring channels of one query. Blocks of one head follow each other, and where queries are
+// the cells themselves a tile is a patch of the map, so that neighbours share what they read.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "sample.h"
+#include "sizes.h"
+
+namespace msdetr::cuda {
+
+constexpr int kThreads = 256;
+constexpr int kChunk = 16;  // points planned together
+constexpr int kMaxLevels = 16;
+constexpr int kTileWidth = 8;
+
+// Queries of a tile: fewer for float64, whose plan takes more shared memory.
+template <typename T>
+constexpr int kTile = sizeof(T) == 8 ? 32 : 64;
+
+struct Levels {
+  int count;
+  int height[kMaxLevels];
+  int width[kMaxLevels];
+  int first_cell[kMaxLevels];
+  int first_tile[kMaxLevels];
+};
+
+// One call. Where there are as many queries as cells, they are taken to be the cells in order: that
+// only decides which ones share a block. `stride` is the distance between neighbouring cells.
+struct Problem {
+  Levels levels;
+  int64_t cells;
+  int64_t queries;
+  int heads;
+  int channels;
+  int points_per_level;
+  int tiles;
+  bool queries_are_cells;
+
+  __host__ __device__ int samples() const { return levels.count * points_per_level; }
+  __host__ __device__ int stride() const { return heads * channels; }
+};
+
+// `level_sizes`: height and width of every level, at most kMaxLevels of them.
+template <typename T>
+Problem describe(const Sizes& sizes, const int64_t* level_sizes) {
+  Problem problem{};
+  constexpr int kTileHeight = kTile<T> / kTileWidth;
+  int64_t first_cell = 0;
+  int64_t first_tile = 0;
+  for (int level = 0; level < sizes.levels; ++level) {
+    const int64_t height = level_sizes[2 * level];
+    const int64_t width = level_sizes[2 * level + 1];
+    problem.levels.height[level] = static_cast<int>(height);
+    problem.levels.width[level] = static_cast<int>(width);
+    problem.levels.first_cell[level] = static_cast<int>(first_cell);
+    problem.levels.first_tile[level] = static_cast<int>(first_tile);
+    first_cell += height * width;
+    first_tile += (height + kTileHeight - 1) / kTileHeight * ((width + kTileWidth - 1) / kTileWidth);
+  }
+  problem.levels.count = static_cast<int>(sizes.levels);
+  problem.cells = sizes.cells;
+  problem.queries = sizes.queries;
+  problem.heads = static_cast<int>(sizes.heads);
+  problem.channels = static_cast<int>(sizes.channels);
+  problem.points_per_level = static_cast<int>(sizes.points);
+  problem.queries_are_cells = sizes.queries == sizes.cells;
+  problem.tiles = static_cast<int>(problem.queries_are_cells
+                                       ? first_tile
+                                       : (sizes.queries + kTile<T> - 1) / kTile<T>);
+  return problem;
+}
+
+// `Count` neighbouring channels, moved as one access.
+template <typename Element, int Count>
+struct alignas(sizeof(Element) * Count) Pack {
+  Element item[Count];
+};
+
+template <typename T, int Count, typename Element>
+__device__ void load_channels(T (&to)[Count], const Element* from) {
+  const Pack<Element, Count> pack = *reinterpret_cast<const Pack<Element, Count>*>(from);
+#pragma unroll
+  for (int i = 0; i < Count; ++i) {
+    to[i] = static_cast<T>(pack.item[i]);
+  }
+}
+
+template <int Count, typename T, typename Element>
+__device__ void store_channels(Element* to, const T (&from)[Count]) {
+  Pack<Element, Count> pack;
+#pragma unroll
+  for (int i = 0; i < Count; ++i) {
+    pack.item[i] = static_cast<Element>(from[i]);
+  }
+  *reinterpret_cast<Pack<Element, Count>*>(to) = pack;
+}
+
+// Where value gradients are summed. Plain: floating-point atomics, in whatever order they arrive.
+template <typename T>
+struct AtomicSum {
+  T* data;
+
+  template <int Count>
+  __device__ void add(int64_t index, T weight, const T (&grad)[Count]) const {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    constexpr bool kFours = sizeof(T) == 4 && Count % 4 == 0;
+#else
+    constexpr bool kFours = false;
+#endif
+    if constexpr (kFours) {
+#pragma unroll
+      for (int i = 0; i < Count; i += 4) {
+        atomicAdd(reinterpret_cast<float4*>(data + index + i),
+                  make_float4(weight * grad[i], weight * grad[i + 1], weight * grad[i + 2],
+                              weight * grad[i + 3]));
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < Count; ++i) {
+        atomicAdd(data + index + i, weight * grad[i]);
+      }
+    }
+  }
+};
+
+// 2^exponent such that sums bounded by `*bound` fit into 62 bits; also correct for a bound of zero.
+__device__ inline int fixed_point_exponent(const double* bound) {
+  return *bound > 0 ? 61 - ilogb(*bound) : 0;
+}
+
+// Deterministic: integers, whose sum does not depend on the order.
+template <typename T>
+struct FixedPointSum {
+  unsigned long long* data;
+  const double* bound;
+
+  template <int Count>
+  __device__ void add(int64_t index, T weight, const T (&grad)[Count]) const {
+    const int exponent = fixed_point_exponent(bound);
+#pragma unroll
+    for (int i = 0; i < Count; ++i) {
+      const double scaled = scalbn(static_cast<double>(weight * grad[i]), exponent);
+      atomicAdd(data + index + i, static_cast<unsigned long long>(llrint(scaled)));
+    }
+  }
+};
+
+template <typename T>
+struct alignas(4 * sizeof(T)) Corners {
+  T item[4];
+};
+
+// Shared memory of a block. The row length keeps lane groups on different banks.
+template <typename T>
+struct Plan {
+  int query[kTile<T>];
+  Corners<int> cell[kTile<T>][kChunk + 1];
+  Corners<T> weight[kTile<T>][kChunk + 1];
+};
+
+// Query number `slot` of a tile, or -1 past the end.
+__device__ inline int query_of(const Problem& problem, int tile, int slot, int tile_queries) {
+  if (!problem.queries_are_cells) {
+    const int64_t query = static_cast<int64_t>(tile) * tile_queries + slot;
+    return query < problem.queries ? static_cast<int>(query) : -1;
+  }
+  const Levels& levels = problem.levels;
+  int level = 0;
+  while (level + 1 < levels.count && tile >= levels.first_tile[level + 1]) {
+    ++level;
+  }
+  const int width = levels.width[level];
+  const int tiles_across = (width + kTileWidth - 1) / kTileWidth;
+  const int local = tile - levels.first_tile[level];
+  const int x = local % tiles_across * kTileWidth + slot % kTileWidth;
+  const int y = local / tiles_across * (tile_queries / kTileWidth) + slot / kTileWidth;
+  return x < width && y < levels.height[level] ? levels.first_cell[level] + y * width + x : -1;
+}
+
+// Index of a (query, head)'s first sample among all weights.
+__device__ inline int64_t first_sample(const Problem& problem, int pair, int query) {
+  const int64_t image = pair / problem.heads;
+  const int64_t row = (image * problem.queries + query) * problem.heads + pair % problem.heads;
+  return row * problem.samples();
+}
+
+// Index of a (row, head)'s first channel in a [B, rows, M, D] tensor.
+__device__ inline int64_t first_channel(const Problem& problem, int pair, int64_t rows,
+                                        int64_t row) {
+  const int64_t image = pair / problem.heads;
+  return ((image * rows + row) * problem.heads + pair % problem.heads) * problem.channels;
+}
+
+template <typename T>
+__device__ void locate_sample(const Problem& problem, int point, const T* location, Axis<T>& x,
+                              Axis<T>& y) {
+  const int level = point / problem.points_per_level;
+  x = locate(location[0], static_cast<T>(problem.levels.width[level]));
+  y = locate(location[1], static_cast<T>(problem.levels.height[level]));
+}
+
+// Calls visit(slot, i, index of the sample) for this thread's share of a chunk's samples.
+template <typename T, typename Visit>
+__device__ void for_samples(const Problem& problem, const Plan<T>& plan, int pair, int first,
+                            const Visit& visit) {
+  for (int item = threadIdx.x; item < kTile<T> * kChunk; item += kThreads) {
+    const int slot = item / kChunk;
+    const int i = item % kChunk;
+    const int query = plan.query[slot];
+    if (query >= 0 && first + i < problem.samples()) {
+      visit(slot, i, first_sample(problem, pair, query) + first + i);
+    }
+  }
+}
+
+template <typename T>
+__device__ void plan_chunk(const Problem& problem, Plan<T>& plan, int pair, int first,
+                           const T* locations, const T* attention) {
+  for_samples(problem, plan, pair, first, [&](int slot, int i, int64_t sample) {
+    Axis<T> x;
+    Axis<T> y;
+    locate_sample(problem, first + i, locations + 2 * sample, x, y);
+    const int level = (first + i) / problem.points_per_level;
+    const int width = problem.levels.width[level];
+    const int low_row = problem.levels.first_cell[level] + y.low * width;
+    const int high_row = problem.levels.first_cell[level] + y.high * width;
+    const T low = y.low_weight * attention[sample];
+    const T high = y.high_weight * attention[sample];
+    plan.cell[slot][i] = {{low_row + x.low, low_row + x.high, high_row + x.low, high_row + x.high}};
+    plan.weight[slot][i] = {{low * x.low_weight, low * x.high_weight, high * x.low_weight,
+                             high * x.high_weight}};
+  });
+}
+
+template <typename T>
+__device__ void plan_queries(const Problem& problem, Plan<T>& plan, int tile) {
+  for (int slot = threadIdx.x; slot < kTile<T>; slot += kThreads) {
+    plan.query[slot] = query_of(problem, tile, slot, kTile<T>);
+  }
+}
+
+// Each group of `Lanes` threads takes the slots group, group + groups, ... of a tile.
+template <typename T, int Lanes>
+struct Groups {
+  static constexpr int kGroups = kThreads / Lanes;
+  static constexpr int kSlots = (kTile<T> + kGroups - 1) / kGroups;
+
+  __device__ static int lane() { return threadIdx.x % Lanes; }
+  __device__ static int slot(int turn) { return threadIdx.x / Lanes + turn * kGroups; }
+  __device__ static unsigned mask() {
+    return (0xffffffffu >> (32 - Lanes)) << (threadIdx.x % 32 / Lanes * Lanes);
+  }
+};
+
+template <typename Value, typename T, int Count, int Lanes>
+__global__ void __launch_bounds__(kThreads)
+    forward_kernel(const __grid_constant__ Problem problem, const Value* __restrict__ value,
+                   const T* __restrict__ locations, const T* __restrict__ attention,
+                   Value* __restrict__ output) {
+  using Group = Groups<T, Lanes>;
+  __shared__ Plan<T> plan;
+  const int pair = blockIdx.x / problem.tiles;
+  plan_queries(problem, plan, blockIdx.x % problem.tiles);
+  const Value* head = value + first_channel(problem, pair, problem.cells, 0);
+  for (int base = 0; base < problem.channels; base += Lanes * Count) {
+    const int channel = base + Group::lane() * Count;
+    T sum[Group::kSlots][Count] = {};
+    for (int first = 0; first < problem.samples(); first += kChunk) {
+      __syncthreads();
+      plan_chunk(problem, plan, pair, first, locations, attention);
+      __syncthreads();
+      const int count = min(kChunk, problem.samples() - first);
+#pragma unroll
+      for (int turn = 0; turn < Group::kSlots; ++turn) {
+        const int slot = Group::slot(turn);
+        if (slot >= kTile<T> || plan.query[slot] < 0 || channel >= problem.channels) {
+          continue;
+        }
+#pragma unroll 4
+        for (int i = 0; i < count; ++i) {
+          const Corners<int> cell = plan.cell[slot][i];
+          const Corners<T> weight = plan.weight[slot][i];
+#pragma unroll
+          for (int corner = 0; corner < 4; ++corner) {
+            T row[Count];
+            load_channels(row, head + static_cast<int64_t>(cell.item[corner]) * problem.stride() +
+                                   channel);
+#pragma unroll
+            for (int c = 0; c < Count; ++c) {
+              sum[turn][c] += weight.item[corner] * row[c];
+            }
+          }
+        }
+      }
+    }
+#pragma unroll
+    for (int turn = 0; turn < Group::kSlots; ++turn) {
+      const int slot = Group::slot(turn);
+      if (slot < kTile<T> && plan.query[slot] >= 0 && channel < problem.channels) {
+        store_channels<Count>(output + first_channel(problem, pair, problem.queries,
+                                                     plan.query[slot]) + channel,
+                              sum[turn]);
+      }
+    }
+  }
+}
+
+// Sums four numbers over a group of lanes; the result for corner k reaches the lanes of its quarter.
+// Halving what is kept in every step takes log2(Lanes) + 1 shuffles instead of 4 * log2(Lanes).
+template <int Lanes, typename T>
+__device__ T sum_corners(const T (&dot)[4], int lane, unsigned mask) {
+  static_assert(Lanes >= 4);
+  const bool last_half = lane & (Lanes / 2);
+  const bool last_quarter = lane & (Lanes / 4);
+  const T sent_first = last_half ? dot[0] : dot[2];
+  const T sent_second = last_half ? dot[1] : dot[3];
+  const T first = (last_half ? dot[2] : dot[0]) + __shfl_xor_sync(mask, sent_first, Lanes / 2);
+  const T second = (last_half ? dot[3] : dot[1]) + __shfl_xor_sync(mask, sent_second, Lanes / 2);
+  const T sent = last_quarter ? first : second;
+  T sum = (last_quarter ? second : first) + __shfl_xor_sync(mask, sent, Lanes / 4);
+#pragma unroll
+  for (int offset = Lanes / 8; offset > 0; offset /= 2) {
+    sum += __shfl_xor_sync(mask, sum, offset);
+  }
+  return sum;
+}
+
+// One query's samples of a chunk: scatters into the value gradient, and replaces the planned weights
+// by the dot products of the output gradient with the corners.
+template <int Count, int Lanes, typename Value, typename T, typename Sum>
+__device__ void scatter_query(const Problem& problem, Plan<T>& plan, int slot, int count,
+                              const Value* head, int64_t head_index, int channel,
+                              const T (&grad)[Count], const Sum& grad_value) {
+  using Group = Groups<T, Lanes>;
+  const bool active = channel < problem.channels;
+  for (int i = 0; i < count; ++i) {
+    const Corners<int> cell = plan.cell[slot][i];
+    const Corners<T> weight = plan.weight[slot][i];
+    T dot[4] = {};
+#pragma unroll
+    for (int corner = 0; corner < 4; ++corner) {
+      const int64_t offset = static_cast<int64_t>(cell.item[corner]) * problem.stride() + channel;
+      if (active) {
+        T row[Count];
+        load_channels(row, head + offset);
+#pragma unroll
+        for (int c = 0; c < Count; ++c) {
+          dot[corner] += grad[c] * row[c];
+        }
+        if (weight.item[corner] != T(0)) {
+          grad_value.add(head_index + offset, weight.item[corner], grad);
+        }
+      }
+    }
+    const T sum = sum_corners<Lanes>(dot, Group::lane(), Group::mask());
+    __syncwarp(Group::mask());  // all lanes have read the weights
+    if (Group::lane() % (Lanes / 4) == 0) {
+      plan.weight[slot][i].item[Group::lane() / (Lanes / 4)] = sum;
+    }
+  }
+}
+
+// Gradients of a chunk's locations and weights from the dot products; adds after the first channels.
+template <typename T>
+__device__ void differentiate_chunk(const Problem& problem, const Plan<T>& plan, int pair,
+                                    int first, bool accumulate, const T* locations,
+                                    const T* attention, T* grad_locations, T* grad_attention) {
+  for_samples(problem, plan, pair, first, [&](int slot, int i, int64_t sample) {
+    Axis<T> x;
+    Axis<T> y;
+    locate_sample(problem, first + i, locations + 2 * sample, x, y);
+    const int level = (first + i) / problem.points_per_level;
+    const Corners<T> dot = plan.weight[slot][i];
+    const SampleGradient<T> gradient =
+        differentiate(x, y, dot.item[0], dot.item[1], dot.item[2], dot.item[3]);
+    const T dx = attention[sample] * static_cast<T>(problem.levels.width[level]) * gradient.dx;
+    const T dy = attention[sample] * static_cast<T>(problem.levels.height[level]) * gradient.dy;
+    T* location = grad_locations + 2 * sample;
+    grad_attention[sample] = gradient.weight + (accumulate ? grad_attention[sample] : T(0));
+    location[0] = dx + (accumulate ? location[0] : T(0));
+    location[1] = dy + (accumulate ? location[1] : T(0));
+  });
+}
+
+template <typename T>
+struct Gradients {
+  T* locations;
+  T* attention;
+};
+
+template <typename Value, typename T, int Count, int Lanes, typename Sum>
+__global__ void __launch_bounds__(kThreads)
+    backward_kernel(const __grid_constant__ Problem problem, const Value* __restrict__ value,
+                    const T* __restrict__ locations, const T* __restrict__ attention,
+                    const Value* __restrict__ grad_output, const Sum grad_value,
+                    const Gradients<T> grads) {
+  using Group = Groups<T, Lanes>;
+  __shared__ Plan<T> plan;
+  const int pair = blockIdx.x / problem.tiles;
+  plan_queries(problem, plan, blockIdx.x % problem.tiles);
+  const int64_t head_index = first_channel(problem, pair, problem.cells, 0);
+  for (int base = 0; base < problem.channels; base += Lanes * Count) {
+    const int channel = base + Group::lane() * Count;
+    for (int first = 0; first < problem.samples(); first += kChunk) {
+      __syncthreads();
+      plan_chunk(problem, plan, pair, first, locations, attention);
+      __syncthreads();
+      const int count = min(kChunk, problem.samples() - first);
+      for (int turn = 0; turn < Group::kSlots; ++turn) {
+        const int slot = Group::slot(turn);
+        if (slot >= kTile<T> || plan.query[slot] < 0) {
+          continue;
+        }
+        T grad[Count] = {};
+        if (channel < problem.channels) {
+          load_channels(grad, grad_output + first_channel(problem, pair, problem.queries,
+                                                          plan.query[slot]) + channel);
+        }
+        scatter_query<Count, Lanes>(problem, plan, slot, count, value + head_index, head_index,
+                                    channel, grad, grad_value);
+      }
+      __syncthreads();
+      differentiate_chunk(problem, plan, pair, first, base > 0, locations, attention,
+                          grads.locations, grads.attention);
+    }
+  }
+}
+
+// Turns fixed-point sums into numbers; a bound that is not finite makes all of them NaN.
+template <typename Value>
+__global__ void __launch_bounds__(kThreads)
+    from_fixed_point_kernel(int64_t count, const unsigned long long* __restrict__ sums,
+                            const double* __restrict__ bound, Value* __restrict__ grad_value) {
+  const int exponent = fixed_point_exponent(bound);
+  const bool finite = isfinite(*bound);
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < count;
+       i += step) {
+    const double sum = scalbn(static_cast<double>(static_cast<long long>(sums[i])), -exponent);
+    using Wide = std::conditional_t<sizeof(Value) == 8, double, float>;
+    grad_value[i] = static_cast<Value>(static_cast<Wide>(finite ? sum : nan("")));
+  }
+}
+
+}  // namespace msdetr::cuda
