@@ -16,7 +16,7 @@ from msdetr.data.coco import CocoIndex, locate_split, read_coco
 from msdetr.data.coco_file import load_annotations
 from msdetr.data.dataset import DetectionDataset
 from msdetr.data.labels import LabelSpace
-from msdetr.errors import DataError, Problem
+from msdetr.errors import DataError, Problem, UsageError
 from msdetr.recipe import DataRecipe, Recipe
 
 
@@ -107,6 +107,7 @@ def load_evaluation_data(
     Raises:
         DataError: Something is missing or malformed, or the data has classes unknown to the
             model.
+        UsageError: ``data`` names neither.
     """
     return _evaluation_data(_find_index(recipe.data, data), recipe, label_space)
 
@@ -115,11 +116,18 @@ def _find_index(recipe: DataRecipe, data: str | None) -> CocoIndex:
     if data is None:
         with counting("generating shapes") as progress:
             return read_split(recipe, "val", progress)
-    if "," in data:
-        images, annotations = data.rsplit(",", 1)
-        return read_coco(Path(images), Path(annotations))
-    split = locate_split("val", root=Path(data))
-    return read_coco(split.images_dir, split.annotations_file)
+    root = Path(data)
+    images, comma, annotations = data.rpartition(",")
+    if root.is_dir() or (not comma and not root.exists()):
+        split = locate_split("val", root=root)
+        return read_coco(split.images_dir, split.annotations_file)
+    if not images or not annotations:
+        raise UsageError(
+            "--data",
+            "expected a root in COCO's layout, or image folder and annotation file separated by "
+            f"a comma, got {data!r}",
+        )
+    return read_coco(Path(images), Path(annotations))
 
 
 def _evaluation_data(index: CocoIndex, recipe: Recipe, label_space: LabelSpace) -> EvaluationData:

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from msdetr.engine.checkpoint import read_weights, resolve_checkpoint
+from msdetr.engine.checkpoint import read_info, read_weights, resolve_checkpoint
 from msdetr.engine.weights import unique_state
 from msdetr.errors import CheckpointError
 from msdetr.interop.official import read_published_checkpoint, translate
@@ -80,7 +80,9 @@ def _read(source: Path, model: DetectionModel) -> tuple[Mapping[str, Tensor], tu
         published = read_published_checkpoint(source)
         translation = translate(published, model.state_dict(), str(source))
         return translation.state, translation.unknown
-    return read_weights(resolve_checkpoint(source)), ()
+    checkpoint = resolve_checkpoint(source)
+    read_info(checkpoint)  # refuses a checkpoint that is damaged anywhere
+    return read_weights(checkpoint), ()
 
 
 def _reason(own: Tensor, given: Tensor | None) -> str:

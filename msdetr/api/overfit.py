@@ -86,11 +86,12 @@ def overfit(recipe: Recipe, num_images: int, *, output: Path, device: str = "aut
         recipe, data, accelerator, directory, plan=_repeating_plan(recipe, len(data.train))
     )
     session.load_pretrained()
+    trainer = session.trainer()
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         directory.create(recipe_text=recipe_to_yaml(recipe), environment=collect_environment())
     accelerator.wait_for_everyone()
-    state = session.trainer().fit()
+    state = trainer.fit()
     ap = state.best_score or 0.0
     if ap <= OVERFIT_AP:
         failing = measure_stages(session.model, session.batches(0, 0)).failing()

@@ -73,14 +73,14 @@ def train(
         initialise_from(session.model, init_from, quiet=not accelerator.is_main_process)
     elif start is None:
         session.load_pretrained()
-    # Every process has looked at the directory before the main one writes to it.
+    trainer = session.trainer()
+    if start is not None:
+        trainer.resume(start)
+    # Nothing can be refused any more, and every process has looked at the directory.
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and not (resume and directory.holds_run):
         directory.create(recipe_text=recipe_to_yaml(recipe), environment=collect_environment())
     accelerator.wait_for_everyone()
-    trainer = session.trainer()
-    if start is not None:
-        trainer.resume(start)
     return TrainResult(output, trainer.fit(notes=data.lines()))
 
 

@@ -1,0 +1,416 @@
+"""Invalid input: one line per problem, exit code 2, no traceback, nothing overwritten."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+import torch
+
+Refuse = Callable[..., list[str]]
+Digests = Callable[[Path], dict[str, str]]
+
+
+class RunsCode:
+    """An object whose unpickling creates a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[Path]]:
+        return Path.touch, (self.marker,)
+
+
+@pytest.fixture
+def refused(msdetr: Callable[..., Any], tmp_path: Path, content_of: Digests) -> Refuse:
+    """Run a command that must be refused, and return the lines of its message."""
+
+    def run(*arguments: str | Path) -> list[str]:
+        before = content_of(tmp_path)
+        done = msdetr(*arguments)
+        assert (done.code, done.out) == (2, ""), done.err
+        assert "Traceback" not in done.err
+        assert content_of(tmp_path) == before
+        lines: list[str] = done.err.splitlines()
+        assert lines[0].startswith("error: ")
+        return lines
+
+    return run
+
+
+@pytest.fixture
+def refused_line(refused: Refuse) -> Callable[..., str]:
+    """Run a command that must be refused for one reason, and return the one line."""
+
+    def run(*arguments: str | Path) -> str:
+        lines = refused(*arguments)
+        assert len(lines) == 1, lines
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture
+def refused_training(
+    refused_line: Callable[..., str], tmp_path: Path, tiny: list[str], shapes_root: Path
+) -> Callable[..., str]:
+    """Start a tiny training that must be refused for one reason; no output appears."""
+    assert shapes_root.is_dir()
+
+    def run(*options: str | Path) -> str:
+        output = tmp_path / "run"
+        line = refused_line("train", "shapes_tiny", "--output", output, *tiny, *options)
+        assert not output.exists()
+        return line
+
+    return run
+
+
+class TestRecipe:
+    @pytest.mark.parametrize(
+        ("text", "parts"),
+        [
+            ("train:\n  epoch: 3\n", ("line 2", "train.epoch", "did you mean 'epochs'?")),
+            ("train:\n  epochs: many\n", ("line 2", "train.epochs", "integer", "got 'many'")),
+            ("model:\n  dropout: 1.5\n", ("line 2", "model.dropout", "[0, 1)", "got 1.5")),
+            ("train:\n  lr: [1\n", ("line 3", "YAML")),
+            (
+                "extends: ddetr_300q\nmodel:\n  backbone: {name: resnet18, dilation: true}\n",
+                ("line 3", "model.backbone.dilation", "must be false for resnet18"),
+            ),
+        ],
+        ids=["misspelt", "type", "range", "yaml", "dilation"],
+    )
+    def test_line_and_key_are_named(
+        self, text: str, parts: tuple[str, ...], tmp_path: Path, refused_line: Callable[..., str]
+    ) -> None:
+        recipe = tmp_path / "mine.yaml"
+        recipe.write_text(text)
+        line = refused_line("train", recipe, "--output", tmp_path / "run")
+        for part in (str(recipe), *parts):
+            assert part in line
+
+    def test_every_problem_has_its_line(self, tmp_path: Path, refused: Refuse) -> None:
+        recipe = tmp_path / "mine.yaml"
+        recipe.write_text("model:\n  widht: 64\ntrain:\n  lr: -1\n")
+        lines = refused("train", recipe, "--set", "train.epochs=0", "--output", tmp_path / "run")
+        assert lines[0] == f"error: {recipe}: 3 problems"
+        assert len(lines) == 4
+        for place, key in (("line 2", "widht"), ("line 4", "lr"), ("--set", "epochs")):
+            assert any(place in line and key in line for line in lines[1:])
+
+    def test_circle_of_extends(self, tmp_path: Path, refused_line: Callable[..., str]) -> None:
+        (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+        (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+        line = refused_line("train", tmp_path / "a.yaml", "--output", tmp_path / "run")
+        assert "must not lead back to itself: a.yaml -> b.yaml -> a.yaml" in line
+
+    def test_unknown_name(self, refused_line: Callable[..., str]) -> None:
+        line = refused_line("train", "shapes_tinny")
+        assert "no packaged recipe of that name" in line
+        assert "shapes_tiny" in line.split("shapes_tinny", 1)[1]
+
+
+class TestData:
+    def test_missing_root(self, tmp_path: Path, refused_training: Callable[..., str]) -> None:
+        root = tmp_path / "nothing"
+        line = refused_training("--set", "data.source=coco", "--set", f"data.root={root}")
+        assert f"{root}: the data root does not exist" in line
+
+    def test_no_root_at_all(self, refused_training: Callable[..., str]) -> None:
+        assert "set data.root" in refused_training("--set", "data.source=coco")
+
+    @pytest.mark.parametrize(
+        ("content", "part"),
+        [
+            (None, "the annotation file does not exist"),
+            ("{\n  nonsense", "line 2: not JSON"),
+            ("[]", "not a COCO annotation file"),
+        ],
+    )
+    def test_annotation_file(
+        self,
+        content: str | None,
+        part: str,
+        tmp_path: Path,
+        shapes_root: Path,
+        refused_training: Callable[..., str],
+    ) -> None:
+        file = tmp_path / "annotations.json"
+        if content is not None:
+            file.write_text(content)
+        line = refused_training(
+            *("--set", "data.source=coco", "--set", f"data.root={shapes_root}"),
+            *("--set", f"data.train.annotations={file}"),
+        )
+        assert str(file) in line
+        assert part in line
+
+    def test_missing_keys_have_a_line_each(
+        self, tmp_path: Path, shapes_root: Path, tiny: list[str], refused: Refuse
+    ) -> None:
+        file = tmp_path / "annotations.json"
+        file.write_text('{"labels": []}')
+        lines = refused(
+            *("train", "shapes_tiny", "--output", tmp_path / "run", *tiny),
+            *("--set", "data.source=coco", "--set", f"data.root={shapes_root}"),
+            *("--set", f"data.train.annotations={file}"),
+        )
+        assert lines[0] == f"error: {file}: 3 problems"
+        assert [line.split()[0] for line in lines[1:]] == ["images", "annotations", "categories"]
+
+    def test_category_ids_beyond_coco91(
+        self, tmp_path: Path, shapes_root: Path, refused_training: Callable[..., str]
+    ) -> None:
+        content = json.loads((shapes_root / "annotations/instances_train2017.json").read_text())
+        content["categories"].append({"id": 91, "name": "beyond"})
+        file = tmp_path / "annotations.json"
+        file.write_text(json.dumps(content))
+        line = refused_training(
+            *("--set", "data.source=coco", "--set", f"data.root={shapes_root}"),
+            *("--set", f"data.train.annotations={file}", "--set", "data.label_space=coco91"),
+        )
+        assert f"{file}: category 'beyond': id 91 lies outside 1..90" in line
+        assert "set data.label_space: contiguous" in line
+
+    @pytest.mark.parametrize(
+        ("data", "part"),
+        [
+            ("{root}/nothing", "the data root does not exist"),
+            ("{root},", "image folder and annotation file separated by a comma"),
+            (",{root}/annotations/instances_val2017.json", "separated by a comma"),
+            ("{root}/annotations/instances_val2017.json", "separated by a comma"),
+            ("{root}/val2017,{root}/nothing.json", "nothing.json: the annotation file does not"),
+            ("{root}/nothing,{root}/annotations/instances_val2017.json", "image folder does not"),
+        ],
+    )
+    def test_evaluation_data(
+        self,
+        data: str,
+        part: str,
+        run_dir: Path,
+        shapes_root: Path,
+        refused_line: Callable[..., str],
+    ) -> None:
+        given = data.format(root=shapes_root)
+        assert part in refused_line("eval", "--ckpt", run_dir, "--data", given)
+
+
+class TestCheckpoint:
+    @pytest.fixture
+    def copied(self, run_dir: Path, tmp_path: Path) -> Path:
+        return Path(shutil.copytree(run_dir / "checkpoints/last", tmp_path / "checkpoint"))
+
+    def sign(self, checkpoint: Path) -> None:
+        """Make SHA256SUMS agree with the files as they are."""
+        files = [p for p in sorted(checkpoint.iterdir()) if p.name != "SHA256SUMS"]
+        lines = [f"{sha256(p.read_bytes()).hexdigest()}  {p.name}\n" for p in files]
+        (checkpoint / "SHA256SUMS").write_text("".join(lines))
+
+    def test_none_there(self, tmp_path: Path, refused_line: Callable[..., str]) -> None:
+        nothing, empty = tmp_path / "nothing", tmp_path / "empty"
+        empty.mkdir()
+        assert f"{nothing}: no such checkpoint" in refused_line("eval", "--ckpt", nothing)
+        assert f"{empty}: holds no checkpoint" in refused_line("eval", "--ckpt", empty)
+
+    def test_of_another_architecture(
+        self, copied: Path, refused: Refuse, refused_training: Callable[..., str]
+    ) -> None:
+        lines = refused("eval", "--ckpt", copied, "--set", "model.decoder_layers=1")
+        assert "is it another architecture?" in "\n".join(lines)
+        line = refused_training("--resume-from", copied, "--set", "model.decoder_layers=1")
+        assert "model.decoder_layers: was 2 in the run, is 1 now" in line
+
+    def test_with_weights_of_another_architecture(
+        self, copied: Path, refused: Refuse, tiny: list[str], tmp_path: Path
+    ) -> None:
+        info = json.loads((copied / "checkpoint.json").read_text())
+        info["recipe"]["model"]["decoder_layers"] = 1
+        (copied / "checkpoint.json").write_text(json.dumps(info))
+        self.sign(copied)
+        output = tmp_path / "run"
+        options = ("--resume-from", copied, "--set", "model.decoder_layers=1")
+        lines = refused("train", "shapes_tiny", "--output", output, *tiny, *options)
+        assert "is it another architecture?" in "\n".join(lines)
+        assert not output.exists()
+
+    @pytest.mark.parametrize("file", ["model.safetensors", "checkpoint.json", "training_state.pt"])
+    def test_truncated(
+        self,
+        file: str,
+        copied: Path,
+        refused_line: Callable[..., str],
+        refused_training: Callable[..., str],
+    ) -> None:
+        content = (copied / file).read_bytes()
+        (copied / file).write_bytes(content[: len(content) // 2])
+        assert f"{file}: is damaged" in refused_line("eval", "--ckpt", copied)
+        assert f"{file}: is damaged" in refused_training("--resume-from", copied)
+        assert f"{file}: is damaged" in refused_training("--init-from", copied)
+        self.sign(copied)
+        if file == "model.safetensors":
+            assert f"{file}: is damaged" in refused_line("eval", "--ckpt", copied)
+
+    def test_training_state_with_code_in_it(
+        self, copied: Path, tmp_path: Path, refused_training: Callable[..., str]
+    ) -> None:
+        marker = tmp_path / "code-ran"
+        state = torch.load(copied / "training_state.pt", weights_only=True)
+        torch.save({**state, "scaler": RunsCode(marker)}, copied / "training_state.pt")
+        self.sign(copied)
+        line = refused_training("--resume-from", copied)
+        assert "training_state.pt: refused, is damaged or unsafe" in line
+        assert not marker.exists()
+
+    @pytest.mark.parametrize("form", ["zip", "pickle"])
+    def test_published_file_with_code_in_it(
+        self, form: str, tmp_path: Path, refused_training: Callable[..., str]
+    ) -> None:
+        marker, file = tmp_path / "code-ran", tmp_path / "published.pth"
+        content = {"model": {}, "args": RunsCode(marker)}
+        if form == "zip":
+            torch.save(content, file)
+        else:
+            file.write_bytes(pickle.dumps(content, protocol=2))
+        line = refused_training("--init-from", file)
+        assert f"{file}: refused" in line
+        assert not marker.exists()
+        # The trap works: it is the loading that is safe.
+        torch.load(file, weights_only=False) if form == "zip" else pickle.loads(file.read_bytes())  # noqa: S301
+        assert marker.exists()
+
+    @pytest.mark.parametrize(
+        ("content", "part"),
+        [
+            (None, "no such"),
+            ({"model": 3}, "expected a state dict"),
+            ({"model": {"strange.weight": torch.zeros(2)}}, "no weight that fits the model"),
+        ],
+    )
+    def test_published_file_that_does_not_fit(
+        self,
+        content: object,
+        part: str,
+        tmp_path: Path,
+        refused_training: Callable[..., str],
+    ) -> None:
+        file = tmp_path / "published.pth"
+        if content is not None:
+            torch.save(content, file)
+        assert part in refused_training("--init-from", file)
+
+    def test_truncated_published_file(
+        self, tmp_path: Path, refused_training: Callable[..., str]
+    ) -> None:
+        file = tmp_path / "published.pth"
+        torch.save({"model": {"a": torch.zeros(1000)}}, file)
+        file.write_bytes(file.read_bytes()[:1000])
+        assert f"{file}: damaged" in refused_training("--init-from", file)
+
+
+class TestOutput:
+    @pytest.mark.parametrize("options", [(), ("--overfit", "8")], ids=["train", "overfit"])
+    def test_directory_with_something_in_it(
+        self,
+        options: tuple[str, ...],
+        tmp_path: Path,
+        tiny: list[str],
+        refused_line: Callable[..., str],
+    ) -> None:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run/notes.txt").write_text("mine")
+        line = refused_line("train", "shapes_tiny", "--output", tmp_path / "run", *tiny, *options)
+        assert "is not empty; continue the run in it with --resume, or give another" in line
+
+    def test_run_of_another_recipe(
+        self, run_dir: Path, tmp_path: Path, tiny: list[str], refused_line: Callable[..., str]
+    ) -> None:
+        shutil.copytree(run_dir, tmp_path / "run")
+        options = ("--output", tmp_path / "run", "--resume", "--set", "train.epochs=5")
+        line = refused_line("train", "shapes_tiny", *tiny, *options)
+        assert "train.epochs: was 2 in the run, is 5 now; resume with the run's" in line
+
+    def test_evaluation_results_are_not_overwritten(
+        self, run_dir: Path, tmp_path: Path, refused_line: Callable[..., str]
+    ) -> None:
+        (tmp_path / "metrics.json").write_text("{}")
+        line = refused_line("eval", "--ckpt", run_dir, "--output", tmp_path)
+        assert f"{tmp_path}: holds metrics.json already" in line
+
+    def test_a_file_is_no_directory(
+        self, run_dir: Path, tmp_path: Path, tiny: list[str], refused_line: Callable[..., str]
+    ) -> None:
+        file = tmp_path / "file"
+        file.write_text("mine")
+        options = ("--output", file)
+        assert f"{file}: is a file" in refused_line("train", "shapes_tiny", *tiny, *options)
+        assert f"{file}: is a file" in refused_line("eval", "--ckpt", run_dir, *options)
+
+
+class TestMachine:
+    @pytest.mark.parametrize(
+        ("device", "part"),
+        [
+            ("cuda:99", "'cuda:99' is not available: torch sees"),
+            ("gpu", "expected auto, cpu, cuda or cuda:N, got 'gpu'"),
+            ("meta", "expected auto, cpu, cuda or cuda:N, got 'meta'"),
+        ],
+    )
+    def test_device(
+        self,
+        device: str,
+        part: str,
+        run_dir: Path,
+        refused_line: Callable[..., str],
+        refused_training: Callable[..., str],
+    ) -> None:
+        assert part in refused_training("--device", device)
+        assert part in refused_line("eval", "--ckpt", run_dir, "--device", device)
+
+    def test_fp16_on_a_cpu(self, refused_training: Callable[..., str]) -> None:
+        line = refused_training("--device", "cpu", "--set", "train.precision=fp16")
+        assert "set train.precision to fp32 or bf16" in line
+
+    def test_imagenet_weights_without_network(
+        self,
+        tmp_path: Path,
+        refused_training: Callable[..., str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise URLError("no network")
+
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+        monkeypatch.setattr("torch.hub.download_url_to_file", fail)
+        backbone = "{name: resnet18, norm: frozen_batch, weights: imagenet, stem_width: null}"
+        line = refused_training("--device", "cpu", "--set", f"model.backbone={backbone}")
+        assert "no network" in line
+        assert str(tmp_path / "torch/hub/checkpoints/resnet18-f37072fd.pth") in line
+        assert "set model.backbone.weights to the path of a file or to none" in line
+
+    @pytest.mark.parametrize("content", [None, b"nonsense"])
+    def test_backbone_file(
+        self, content: bytes | None, tmp_path: Path, refused_training: Callable[..., str]
+    ) -> None:
+        file = tmp_path / "backbone.pth"
+        if content is not None:
+            file.write_bytes(content)
+        line = refused_training("--device", "cpu", "--set", f"model.backbone.weights={file}")
+        assert str(file) in line
+
+    @pytest.mark.parametrize("content", [None, "{}", '[{"image_id": 5}]'])
+    def test_predictions_file(
+        self, content: str | None, run_dir: Path, tmp_path: Path, refused_line: Callable[..., str]
+    ) -> None:
+        file = tmp_path / "predictions.json"
+        if content is not None:
+            file.write_text(content)
+        line = refused_line("eval", "--ckpt", run_dir, "--from-predictions", file)
+        assert str(file) in line
