@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from msdetr.errors import UsageError
 from msdetr.recipe import load_recipe
 
 from .options import DeviceOption, OverridesOption, RecipeArgument, examples
@@ -59,6 +61,8 @@ def train(
     ] = None,
 ) -> None:
     """Train a model from a recipe, evaluating and saving along the way."""
+    starts = {"--resume": resume, "--resume-from": resume_from, "--init-from": init_from}
+    _refuse_together({"--dry-run": dry_run, "--overfit": overfit, **starts})
     fields = {"train.seed": seed, "data.train.limit": limit_train, "data.val.limit": limit_val}
     extra = [f"{key}={value}" for key, value in fields.items() if value is not None]
     loaded = load_recipe(recipe, [*(overrides or ()), *extra])
@@ -87,3 +91,9 @@ def train(
         device=device,
     )
     typer.echo(f"{result.output}")
+
+
+def _refuse_together(options: Mapping[str, object]) -> None:
+    given = [name for name, value in options.items() if value]
+    if len(given) > 1:
+        raise UsageError(given[0], f"cannot be combined with {' or '.join(given[1:])}")

@@ -74,6 +74,8 @@ def evaluate(
     Raises:
         InvalidInputError: Checkpoint, data, results or output cannot be used as asked.
     """
+    if per_layer and from_predictions is not None:
+        raise UsageError("--per-layer", "needs the model; it cannot go with --from-predictions")
     _check_output(output)
     loaded = load_checkpoint(checkpoint, overrides)
     images = load_evaluation_data(loaded.recipe, loaded.label_space, data)
@@ -90,7 +92,7 @@ def evaluate(
     ]
     report = EvaluationReport(
         metrics=scored[-1],
-        per_layer=tuple(scored) if per_layer and from_predictions is None else (),
+        per_layer=tuple(scored) if per_layer else (),
         setting=_setting(loaded, images, from_predictions),
     )
     if output is not None:

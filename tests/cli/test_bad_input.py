@@ -202,6 +202,32 @@ class TestData:
         given = data.format(root=shapes_root)
         assert part in refused_line("eval", "--ckpt", run_dir, "--data", given)
 
+    def test_classes_that_the_model_does_not_know(
+        self,
+        run_dir: Path,
+        shapes_root: Path,
+        few_classes: list[str],
+        tmp_path: Path,
+        refused_line: Callable[..., str],
+    ) -> None:
+        (named,) = [text for text in few_classes if text.startswith("data.val.annotations=")]
+        data = f"{shapes_root / 'val2017'},{named.split('=')[1]}"
+        line = refused_line("eval", "--ckpt", run_dir, "--data", data)
+        assert "category ids 10, 30, 70 are none of the model's 7 classes" in line
+        content = json.loads((shapes_root / "annotations/instances_val2017.json").read_text())
+        content["categories"][0]["name"] = "dog"
+        file = tmp_path / "renamed.json"
+        file.write_text(json.dumps(content))
+        data = f"{shapes_root / 'val2017'},{file}"
+        line = refused_line("eval", "--ckpt", run_dir, "--data", data)
+        assert f"{file}: category 1: is 'dog' here, but " in line
+
+    def test_layers_of_a_results_file(
+        self, run_dir: Path, refused_line: Callable[..., str]
+    ) -> None:
+        options = ("--from-predictions", run_dir / "evaluation/predictions.json", "--per-layer")
+        assert "--per-layer: needs the model" in refused_line("eval", "--ckpt", run_dir, *options)
+
 
 class TestCheckpoint:
     @pytest.fixture

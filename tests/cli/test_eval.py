@@ -77,6 +77,21 @@ def test_epoch_row_and_file_of_the_training_have_the_same_numbers(
         assert written[key] == row[key] == last[key]
 
 
+@pytest.mark.parametrize("field", ["train.ema={decay: 0.5}", "train.precision=bf16"])
+def test_checkpoint_alone_gives_what_the_training_saw(
+    field: str, msdetr: Callable[..., Any], train: Callable[..., Any], tmp_path: Path
+) -> None:
+    run, again = tmp_path / "run", tmp_path / "again"
+    assert train(run, "--set", field, "--set", "train.epochs=1").code == 0
+    options = ("--ckpt", run / "checkpoints/last", "--device", "cpu", "--output", again)
+    assert msdetr("eval", *options).code == 0
+    first, second = (
+        json.loads((folder / "predictions.json").read_text())
+        for folder in (run / "evaluation", again)
+    )
+    assert first == second
+
+
 def test_twice_the_same_numbers_and_no_random_ones(
     evaluate: Evaluate, tmp_path: Path, content_of: Callable[[Path], dict[str, str]]
 ) -> None:

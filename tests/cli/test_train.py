@@ -215,13 +215,6 @@ class TestInitFrom:
         assert self.listed(done.err, "reinitialised")
         assert self.listed(done.err, "loaded") >= {"encoder.level_embed"}
 
-    def test_it_cannot_be_combined_with_resuming(
-        self, run_dir: Path, tmp_path: Path, train: Train
-    ) -> None:
-        done = train(tmp_path / "run", "--init-from", run_dir, "--resume")
-        assert done.code == 2
-        assert "cannot be combined with resuming" in done.err
-
 
 class TestOptions:
     def test_seed_and_limits_are_recipe_fields(
@@ -278,6 +271,33 @@ class TestOptions:
         assert done.out == ""
         assert "expected more than 0.9; what fails first is the " in done.err
         assert "of the targets are right" in done.err
+        assert "Traceback" not in done.err
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ("--resume", "--init-from", "x"),
+            ("--resume", "--resume-from", "x"),
+            ("--dry-run", "--overfit", "8"),
+            ("--overfit", "8", "--init-from", "x"),
+        ],
+        ids=" ".join,
+    )
+    def test_options_that_contradict_each_other(
+        self, options: tuple[str, ...], tmp_path: Path, train: Train
+    ) -> None:
+        done = train(tmp_path / "run", *options)
+        assert (done.code, done.out) == (2, "")
+        first, *_, other = [option for option in options if option.startswith("--")]
+        assert done.err == f"error: {first}: cannot be combined with {other}\n"
+        assert not (tmp_path / "run").exists()
+
+    def test_diverged_training_stops_and_says_where(self, tmp_path: Path, train: Train) -> None:
+        extreme = ("--set", "train.lr=1e30", "--set", "train.clip_norm=null")
+        done = train(tmp_path / "run", *extreme)
+        assert (done.code, done.out) == (3, "")
+        assert "step 2" in done.err
+        assert "images" in done.err
         assert "Traceback" not in done.err
 
 
