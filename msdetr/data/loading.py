@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,12 @@ class _SafeCollator:
         return failure or self.collator([s for s in samples if isinstance(s, Sample)])
 
 
+def _leave_process_group(_: int) -> None:
+    # Ctrl-C and time limits signal the whole group: the training process answers by saving its
+    # state, for which its workers must not have died under it.
+    os.setsid()
+
+
 class BatchLoader:
     """Decodes, transforms and batches images, in worker processes if there are any.
 
@@ -71,6 +78,7 @@ class BatchLoader:
             num_workers=num_workers,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
+            worker_init_fn=_leave_process_group,
             generator=torch.Generator(),
         )
 
