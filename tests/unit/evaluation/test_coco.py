@@ -43,9 +43,7 @@ def noisy(results: list[dict[str, Any]], seed: int = 0) -> list[dict[str, Any]]:
     return shifted
 
 
-def annotation(
-    number: int, box: list[float], *, crowd: int = 0
-) -> dict[str, Any]:
+def annotation(number: int, box: list[float], *, crowd: int = 0) -> dict[str, Any]:
     return {
         "id": number,
         "image_id": 5,
