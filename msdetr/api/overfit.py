@@ -18,7 +18,7 @@ from msdetr.data.sampling import EpochPlan
 from msdetr.engine.environment import collect_environment
 from msdetr.engine.processes import create_accelerator
 from msdetr.engine.run_directory import RunDirectory
-from msdetr.errors import DataError, MsdetrError
+from msdetr.errors import DataError, InterruptedRunError, MsdetrError
 from msdetr.model import DetectionModel
 from msdetr.recipe import Recipe, recipe_to_yaml
 from msdetr.structures import ModelOutput
@@ -72,6 +72,7 @@ def overfit(recipe: Recipe, num_images: int, *, output: Path, device: str = "aut
     Raises:
         InvalidInputError: Recipe, data or directory cannot be used.
         MsdetrError: The AP stayed below 0.9; the message names the stage that failed.
+        InterruptedRunError: A signal stopped the run.
     """
     directory = RunDirectory(output)
     directory.check_free()
@@ -91,7 +92,12 @@ def overfit(recipe: Recipe, num_images: int, *, output: Path, device: str = "aut
     if accelerator.is_main_process:
         directory.create(recipe_text=recipe_to_yaml(recipe), environment=collect_environment())
     accelerator.wait_for_everyone()
-    state = trainer.fit()
+    try:
+        state = trainer.fit()
+    except InterruptedRunError as error:
+        number = error.exit_code - 128
+        message = "stopped; what --overfit began is not resumed, give another --output"
+        raise InterruptedRunError(number, message) from error
     ap = state.best_score or 0.0
     if ap <= OVERFIT_AP:
         failing = measure_stages(session.model, session.batches(0, 0)).failing()

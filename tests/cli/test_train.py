@@ -273,6 +273,14 @@ class TestOptions:
         assert "of the targets are right" in done.err
         assert "Traceback" not in done.err
 
+    def test_stopped_overfit_does_not_offer_to_resume(self, tmp_path: Path, train: Train) -> None:
+        with interrupted_after(1):
+            done = train(tmp_path / "run", "--overfit", "8")
+        assert (done.code, done.out) == (143, "")
+        assert done.err.endswith(
+            "error: stopped; what --overfit began is not resumed, give another --output\n"
+        )
+
     @pytest.mark.parametrize(
         "options",
         [
