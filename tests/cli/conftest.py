@@ -183,3 +183,50 @@ def rows_of() -> Callable[[Path], list[dict[str, Any]]]:
         return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
     return rows
+
+
+@pytest.fixture
+def refused(
+    msdetr: Msdetr, tmp_path: Path, content_of: Callable[[Path], dict[str, str]]
+) -> Callable[..., list[str]]:
+    """Run a command that must be refused, and return the lines of its message."""
+
+    def run(*arguments: str | Path) -> list[str]:
+        before = content_of(tmp_path)
+        done = msdetr(*arguments)
+        assert (done.code, done.out) == (2, ""), done.err
+        assert "Traceback" not in done.err
+        assert content_of(tmp_path) == before
+        lines: list[str] = done.err.splitlines()
+        assert lines[0].startswith("error: ")
+        return lines
+
+    return run
+
+
+@pytest.fixture
+def refused_line(refused: Callable[..., list[str]]) -> Callable[..., str]:
+    """Run a command that must be refused for one reason, and return the one line."""
+
+    def run(*arguments: str | Path) -> str:
+        lines = refused(*arguments)
+        assert len(lines) == 1, lines
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture
+def refused_training(
+    refused_line: Callable[..., str], tmp_path: Path, tiny: list[str], shapes_root: Path
+) -> Callable[..., str]:
+    """Start a tiny training that must be refused for one reason; no output appears."""
+    assert shapes_root.is_dir()
+
+    def run(*options: str | Path) -> str:
+        output = tmp_path / "run"
+        line = refused_line("train", "shapes_tiny", "--output", output, *tiny, *options)
+        assert not output.exists()
+        return line
+
+    return run
