@@ -46,7 +46,7 @@ def build_adamw(
         for group_name, group in groups.items()
         if group.parameters
     ]
-    return torch.optim.AdamW(entries, weight_decay=weight_decay)
+    return torch.optim.AdamW(entries, weight_decay=weight_decay, fused=True)
 
 
 def check_coverage(model: nn.Module, groups: Mapping[str, ParameterGroup]) -> None:
