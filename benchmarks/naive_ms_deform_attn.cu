@@ -166,7 +166,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward(const at::Tensor& grad_o
 }  // namespace
 
 TORCH_LIBRARY(msdetr_naive, library) {
-  library.def("forward(Tensor value, int[] level_sizes, Tensor locations, Tensor weights) -> Tensor");
+  library.def(
+      "forward(Tensor value, int[] level_sizes, Tensor locations, Tensor weights) -> Tensor");
   library.def(
       "backward(Tensor grad, Tensor value, int[] level_sizes, Tensor locations, Tensor weights)"
       " -> (Tensor, Tensor, Tensor)");

@@ -12,40 +12,16 @@
 #include <c10/util/Half.h>
 #include <torch/library.h>
 
-#include <cstdlib>
-#include <memory>
-#include <new>
+#include <algorithm>
 #include <tuple>
 #include <type_traits>
 
 #include "checks.h"
 #include "cpu_kernels.h"
+#include "cpu_memory.h"
 
 namespace msdetr::cpu {
 namespace {
-
-struct Free {
-  void operator()(void* memory) const { std::free(memory); }
-};
-
-// Memory of whole cache lines, not initialised.
-template <typename T>
-class Buffer {
- public:
-  explicit Buffer(int64_t count) {
-    if (count > 0) {
-      const size_t bytes = (static_cast<size_t>(count) * sizeof(T) + 63) / 64 * 64;
-      memory_.reset(static_cast<T*>(std::aligned_alloc(64, bytes)));
-      if (memory_ == nullptr) {
-        throw std::bad_alloc();
-      }
-    }
-  }
-  T* data() const { return memory_.get(); }
-
- private:
-  std::unique_ptr<T[], Free> memory_;
-};
 
 template <typename T>
 Points<T> describe_points(const Sizes& sizes, at::IntArrayRef level_sizes) {
@@ -69,20 +45,6 @@ template <typename T>
 int64_t padded_channels(int64_t channels) {
   const int64_t lanes = sizeof(T) == 8 || channels <= 8 ? 8 : 16;
   return (channels + lanes - 1) / lanes * lanes;
-}
-
-template <typename From, typename To>
-void copy_rows(Rows<const From> from, Rows<To> to, int64_t rows, int64_t from_channels,
-               int64_t to_channels) {
-  const int64_t shared = std::min(from_channels, to_channels);
-  for (int64_t row = 0; row < rows; ++row) {
-    const From* source = from.row(row);
-    To* target = to.row(row);
-    for (int64_t channel = 0; channel < shared; ++channel) {
-      target[channel] = static_cast<To>(source[channel]);
-    }
-    std::fill(target + shared, target + to_channels, To(0));
-  }
 }
 
 // Calls run(integral_constant lanes, integral_constant blocks, first channel) for groups of
@@ -154,7 +116,58 @@ struct Call {
   }
 };
 
-constexpr int64_t kBandQueries = 128;
+// A thread takes queries in bands, and each band for several heads in turn: their rows are
+// neighbours in memory, while the cells that a band's queries look at stay in the caches.
+constexpr int64_t kBandQueries = 64;
+constexpr int64_t kGroupHeads = 8;
+
+// Calls run(first pair, last pair) for groups of heads of one image.
+template <typename Value, typename T, typename Run>
+void for_head_groups(const Call<Value, T>& call, int64_t begin, int64_t end, const Run& run) {
+  while (begin < end) {
+    const int64_t image_end = (begin / call.sizes.heads + 1) * call.sizes.heads;
+    const int64_t last = std::min({end, image_end, begin + kGroupHeads});
+    run(begin, last);
+    begin = last;
+  }
+}
+
+// Calls run(first query, last query) for consecutive bands.
+template <typename Run>
+void for_bands(int64_t begin, int64_t end, const Run& run) {
+  for (int64_t first = begin; first < end; first += kBandQueries) {
+    run(first, std::min(end, first + kBandQueries));
+  }
+}
+
+// Packs the cells of some heads of one image, head after head into `packed`.
+template <typename Value, typename T>
+void pack_heads(const Call<Value, T>& call, const Value* value, T* packed, int64_t first_pair,
+                int64_t last_pair) {
+  const int64_t head_size = call.sizes.cells * call.padded;
+  const auto first = call.head(value, call.sizes.cells, call.sizes.channels, first_pair);
+  for (int64_t cell = 0; cell < call.sizes.cells; ++cell) {
+    for (int64_t head = 0; head < last_pair - first_pair; ++head) {
+      copy_row(first.row(cell) + head * call.sizes.channels,
+               packed + head * head_size + cell * call.padded, call.sizes.channels, call.padded);
+    }
+  }
+}
+
+// The reverse, into a tensor like the value.
+template <typename Value, typename T>
+void unpack_heads(const Call<Value, T>& call, const T* packed, Value* value, int64_t first_pair,
+                  int64_t last_pair) {
+  const int64_t head_size = call.sizes.cells * call.padded;
+  const auto first = call.head(value, call.sizes.cells, call.sizes.channels, first_pair);
+  for (int64_t cell = 0; cell < call.sizes.cells; ++cell) {
+    for (int64_t head = 0; head < last_pair - first_pair; ++head) {
+      copy_row(packed + head * head_size + cell * call.padded,
+               first.row(cell) + head * call.sizes.channels, call.sizes.channels,
+               call.sizes.channels);
+    }
+  }
+}
 
 template <typename Value, typename T>
 void forward_band(const Call<Value, T>& call, Rows<const T> cells, Samples<const T> samples,
@@ -171,9 +184,9 @@ void forward_band(const Call<Value, T>& call, Rows<const T> cells, Samples<const
         last_query);
   });
   if (!call.plain_rows) {
-    const Rows<const T> from{scratch, call.padded};
-    const Rows<Value> to{output.row(first_query), output.stride};
-    copy_rows(from, to, last_query - first_query, call.sizes.channels, call.sizes.channels);
+    for (int64_t query = first_query; query < last_query; ++query) {
+      copy_row(sums.row(query), output.row(query), call.sizes.channels, call.sizes.channels);
+    }
   }
 }
 
@@ -182,33 +195,43 @@ void forward(const Call<Value, T>& call, const Value* value, const T* locations,
              const T* attention, Value* output) {
   const Sizes& sizes = call.sizes;
   const bool in_place = call.gathers_in_place();
-  const int64_t grain = std::max<int64_t>(1, 2048 / call.points.count);
-  const auto run = [&](int64_t begin, int64_t end) {
-    const Buffer<T> packed(in_place ? 0 : sizes.cells * call.padded);
-    const Buffer<T> scratch(call.plain_rows ? 0 : kBandQueries * call.padded);
-    Rows<const T> cells{packed.data(), call.padded};
-    int64_t ready_pair = -1;
-    while (begin < end) {
-      const int64_t pair = begin / sizes.queries;
-      const int64_t first = begin % sizes.queries;
-      const int64_t last = std::min({sizes.queries, first + end - begin, first + kBandQueries});
-      if (pair != ready_pair) {
-        const Rows<const Value> rows = call.head(value, sizes.cells, sizes.channels, pair);
-        if (!in_place) {
-          copy_rows(rows, Rows<T>{packed.data(), call.padded}, sizes.cells, sizes.channels,
-                    call.padded);
-        } else if constexpr (std::is_same_v<Value, T>) {
-          cells = rows;
-        }
-        ready_pair = pair;
+  const int64_t head_size = in_place ? 0 : sizes.cells * call.padded;
+  const Buffer<T> packed(call.pairs() * head_size);
+  if (!in_place) {
+    at::parallel_for(0, call.pairs(), 1, [&](int64_t begin, int64_t end) {
+      for_head_groups(call, begin, end, [&](int64_t first, int64_t last) {
+        pack_heads(call, value, packed.data() + first * head_size, first, last);
+      });
+    });
+  }
+  const auto cells_of = [&](int64_t pair) {
+    if constexpr (std::is_same_v<Value, T>) {
+      if (in_place) {
+        return call.head(value, sizes.cells, sizes.channels, pair);
       }
-      forward_band(call, cells, call.samples(locations, attention, pair),
-                   call.head(output, sizes.queries, sizes.channels, pair), scratch.data(), first,
-                   last);
-      begin += last - first;
     }
+    return Rows<const T>{packed.data() + pair * head_size, call.padded};
   };
-  at::parallel_for(0, call.pairs() * sizes.queries, grain, run);
+  const auto sample_image = [&](int64_t image, int64_t begin, int64_t end, T* scratch) {
+    for_bands(begin, end, [&](int64_t first, int64_t last) {
+      for (int64_t head = 0; head < sizes.heads; ++head) {
+        const int64_t pair = image * sizes.heads + head;
+        forward_band(call, cells_of(pair), call.samples(locations, attention, pair),
+                     call.head(output, sizes.queries, sizes.channels, pair), scratch, first, last);
+      }
+    });
+  };
+  const int64_t grain = std::max<int64_t>(1, 4096 / (call.points.count * sizes.heads));
+  at::parallel_for(0, sizes.images * sizes.queries, grain, [&](int64_t begin, int64_t end) {
+    const Buffer<T> scratch(call.plain_rows ? 0 : kBandQueries * call.padded);
+    while (begin < end) {
+      const int64_t image = begin / sizes.queries;
+      const int64_t image_end = std::min(end, (image + 1) * sizes.queries);
+      const int64_t before = image * sizes.queries;
+      sample_image(image, begin - before, image_end - before, scratch.data());
+      begin = image_end;
+    }
+  });
 }
 
 template <typename Value, typename T>
@@ -218,17 +241,35 @@ struct Gradients {
   T* attention;
 };
 
-// Backward of one (image, head) into `grad_cells`, which holds zeros.
+// Inputs and results of one head's backward; rows of the output gradient start at query 0.
 template <typename Value, typename T>
-void backward_head(const Call<Value, T>& call, Rows<const T> cells, Samples<const T> samples,
-                   Rows<const T> grad_output, Rows<T> grad_cells, Samples<T> grad_samples) {
+struct HeadBackward {
+  Rows<const T> cells;
+  Samples<const T> samples;
+  Rows<const Value> grad_output;
+  Rows<T> grad_cells;
+  Samples<T> grad_samples;
+};
+
+template <typename Value, typename T>
+void backward_band(const Call<Value, T>& call, const HeadBackward<Value, T>& head, T* scratch,
+                   int64_t first_query, int64_t last_query) {
+  const Rows<T> packed{scratch - first_query * call.padded, call.padded};
+  Rows<const T> grad_output{packed.data, packed.stride};
+  if (!call.plain_rows) {
+    for (int64_t query = first_query; query < last_query; ++query) {
+      copy_row(head.grad_output.row(query), packed.row(query), call.sizes.channels, call.padded);
+    }
+  } else if constexpr (std::is_same_v<Value, T>) {
+    grad_output = head.grad_output;
+  }
   for_channel_groups<T>(call.padded, [&](auto lanes, auto blocks, int64_t channel) {
     constexpr int kLanes = decltype(lanes)::value;
     constexpr int kBlocks = decltype(blocks)::value;
     const auto run = channel == 0 ? sample_backward<false, T, kLanes, kBlocks>
                                   : sample_backward<true, T, kLanes, kBlocks>;
-    run(call.points, shifted(cells, channel), samples, shifted(grad_output, channel),
-        shifted(grad_cells, channel), grad_samples, call.sizes.queries);
+    run(call.points, shifted(head.cells, channel), head.samples, shifted(grad_output, channel),
+        shifted(head.grad_cells, channel), head.grad_samples, first_query, last_query);
   });
 }
 
@@ -237,48 +278,44 @@ void backward(const Call<Value, T>& call, const Value* value, const T* locations
               const T* attention, const Value* grad_output, Gradients<Value, T> grads) {
   const Sizes& sizes = call.sizes;
   const bool in_place = call.gathers_in_place();
-  const int64_t packed_size = in_place ? 0 : sizes.cells * call.padded;
-  at::parallel_for(0, call.pairs(), 1, [&](int64_t begin, int64_t end) {
-    const Buffer<T> packed(packed_size);
-    const Buffer<T> packed_grad(packed_size);
-    const Buffer<T> packed_output(call.plain_rows ? 0 : sizes.queries * call.padded);
-    for (int64_t pair = begin; pair < end; ++pair) {
-      const Rows<const Value> rows = call.head(value, sizes.cells, sizes.channels, pair);
-      const Rows<Value> grad_rows = call.head(grads.value, sizes.cells, sizes.channels, pair);
-      const Rows<const Value> output_rows =
-          call.head(grad_output, sizes.queries, sizes.channels, pair);
-      Rows<T> own_cells{packed.data(), call.padded};
-      Rows<T> own_grads{packed_grad.data(), call.padded};
-      Rows<T> own_output{packed_output.data(), call.padded};
-      Rows<const T> cells{own_cells.data, own_cells.stride};
-      Rows<const T> outputs{own_output.data, own_output.stride};
-      Rows<T> grad_cells = own_grads;
+  const int64_t head_size = in_place ? 0 : sizes.cells * call.padded;
+  const auto describe = [&](int64_t pair, T* packed, T* packed_grad) {
+    const int64_t samples = sizes.samples();
+    HeadBackward<Value, T> head{{packed, call.padded},
+                                call.samples(locations, attention, pair),
+                                call.head(grad_output, sizes.queries, sizes.channels, pair),
+                                {packed_grad, call.padded},
+                                {call.head(grads.locations, sizes.queries, 2 * samples, pair),
+                                 call.head(grads.attention, sizes.queries, samples, pair)}};
+    if constexpr (std::is_same_v<Value, T>) {
       if (in_place) {
-        if constexpr (std::is_same_v<Value, T>) {
-          cells = rows;
-          grad_cells = grad_rows;
-        }
-      } else {
-        copy_rows(rows, own_cells, sizes.cells, sizes.channels, call.padded);
-        std::fill_n(own_grads.data, packed_size, T(0));
-      }
-      if (call.plain_rows) {
-        if constexpr (std::is_same_v<Value, T>) {
-          outputs = output_rows;
-        }
-      } else {
-        copy_rows(output_rows, own_output, sizes.queries, sizes.channels, call.padded);
-      }
-      const Samples<T> grad_samples{
-          call.head(grads.locations, sizes.queries, 2 * sizes.samples(), pair),
-          call.head(grads.attention, sizes.queries, sizes.samples(), pair)};
-      backward_head(call, cells, call.samples(locations, attention, pair), outputs, grad_cells,
-                    grad_samples);
-      if (!in_place) {
-        copy_rows(Rows<const T>{own_grads.data, own_grads.stride}, grad_rows, sizes.cells,
-                  sizes.channels, sizes.channels);
+        head.cells = call.head(value, sizes.cells, sizes.channels, pair);
+        head.grad_cells = call.head(grads.value, sizes.cells, sizes.channels, pair);
       }
     }
+    return head;
+  };
+  at::parallel_for(0, call.pairs(), 1, [&](int64_t begin, int64_t end) {
+    const int64_t most_heads = std::min({end - begin, kGroupHeads, sizes.heads});
+    const Buffer<T> packed(most_heads * head_size);
+    const Buffer<T> packed_grad(most_heads * head_size);
+    const Buffer<T> scratch(call.plain_rows ? 0 : kBandQueries * call.padded);
+    for_head_groups(call, begin, end, [&](int64_t first_pair, int64_t last_pair) {
+      if (!in_place) {
+        pack_heads(call, value, packed.data(), first_pair, last_pair);
+        std::fill_n(packed_grad.data(), (last_pair - first_pair) * head_size, T(0));
+      }
+      for_bands(0, sizes.queries, [&](int64_t first_query, int64_t last_query) {
+        for (int64_t pair = first_pair; pair < last_pair; ++pair) {
+          const int64_t offset = (pair - first_pair) * head_size;
+          backward_band(call, describe(pair, packed.data() + offset, packed_grad.data() + offset),
+                        scratch.data(), first_query, last_query);
+        }
+      });
+      if (!in_place) {
+        unpack_heads(call, packed_grad.data(), grads.value, first_pair, last_pair);
+      }
+    });
   });
 }
 
@@ -326,6 +363,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_cpu(const at::Tensor& gr
   check_tensor(grad_output, "grad_output",
                {sizes.images, sizes.queries, sizes.heads * sizes.channels}, value.scalar_type(),
                value.device());
+  // Zeros, because heads that are not packed add to it where it is.
   const at::Tensor grad_value = at::zeros(value.sizes(), value.options());
   const at::Tensor grad_locations = at::empty(locations.sizes(), locations.options());
   const at::Tensor grad_weights = at::empty(weights.sizes(), weights.options());

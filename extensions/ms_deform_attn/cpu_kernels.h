@@ -36,8 +36,8 @@ struct Rows {
   T* row(int64_t index) const { return data + index * stride; }
 };
 
-// A head's rows lie one per query, `stride` apart, which hardware prefetchers do not follow: without
-// these hints waiting for them takes most of the time.
+// A head's rows lie one per query, `stride` apart, which hardware prefetchers do not follow:
+// without these hints waiting for them takes most of the time.
 constexpr int64_t kQueriesAhead = 8;
 
 template <int Write, typename T>
@@ -189,7 +189,7 @@ inline void scatter_chunk(const Plan<T>& plan, int count, Rows<const T> cells, R
   }
 }
 
-// Writes (or adds) the gradients of `count` locations and attention weights, given all dot products.
+// Writes (or adds) the gradients of `count` locations and weights, given all dot products.
 template <bool Accumulate, typename T, int Lanes>
 inline void differentiate_chunk(const Points<T>& points, int first, int count,
                                 const Dots<T, Lanes>& dots, const T* locations, const T* attention,
@@ -209,16 +209,16 @@ inline void differentiate_chunk(const Points<T>& points, int first, int count,
   }
 }
 
-// Gradients of all queries for Blocks * Lanes channels: adds to those of the cells; writes, or for a
-// later group of channels adds to, those of the samples.
+// Gradients of all queries for Blocks * Lanes channels: adds to those of the cells; writes, or for
+// a later group of channels adds to, those of the samples.
 template <bool Accumulate, typename T, int Lanes, int Blocks>
 void sample_backward(const Points<T>& points, Rows<const T> cells, Samples<const T> samples,
                      Rows<const T> grad_output, Rows<T> grad_cells, Samples<T> grad_samples,
-                     int64_t queries) {
+                     int64_t first_query, int64_t last_query) {
   Plan<T> plan;
   Dots<T, Lanes> dots;
-  for (int64_t query = 0; query < queries; ++query) {
-    const int64_t ahead = std::min(query + kQueriesAhead, queries - 1);
+  for (int64_t query = first_query; query < last_query; ++query) {
+    const int64_t ahead = std::min(query + kQueriesAhead, last_query - 1);
     prefetch_samples<0>(samples, ahead, points.count);
     prefetch_row<0>(grad_output, ahead, Blocks * Lanes);
     prefetch_samples<1>(grad_samples, ahead, points.count);

@@ -1,7 +1,7 @@
 // Arithmetic of one bilinear sample, shared by the CPU and the CUDA kernels.
 //
 // A location in [0, 1] spans a map of `size` cells whose centres lie at (i + 0.5) / size. Along one
-// axis it falls between two neighbouring cells, low and high; a cell outside the map counts as zero.
+// axis it falls between two neighbouring cells, low and high; cells outside the map count as zero.
 // Indices are clamped into the map and the weights of outside cells are zero, so that callers read
 // without branches. Outside weights come from a product, so a location that is not finite makes its
 // sample NaN instead of disappearing.
