@@ -140,29 +140,28 @@ void for_bands(int64_t begin, int64_t end, const Run& run) {
   }
 }
 
-// Packs the cells of some heads of one image, head after head into `packed`.
+// Packs the cells of some heads of one image, head after head, each cell into a record of its own;
+// what the values leave of a record becomes zeros.
 template <typename Value, typename T>
-void pack_heads(const Call<Value, T>& call, const Value* value, T* packed, int64_t first_pair,
-                int64_t last_pair) {
-  const int64_t head_size = call.sizes.cells * call.padded;
+void pack_heads(const Call<Value, T>& call, const Value* value, T* packed, int64_t record,
+                int64_t first_pair, int64_t last_pair) {
   const auto first = call.head(value, call.sizes.cells, call.sizes.channels, first_pair);
   for (int64_t cell = 0; cell < call.sizes.cells; ++cell) {
     for (int64_t head = 0; head < last_pair - first_pair; ++head) {
       copy_row(first.row(cell) + head * call.sizes.channels,
-               packed + head * head_size + cell * call.padded, call.sizes.channels, call.padded);
+               packed + (head * call.sizes.cells + cell) * record, call.sizes.channels, record);
     }
   }
 }
 
-// The reverse, into a tensor like the value.
+// The reverse for the start of every record, into a tensor like the value.
 template <typename Value, typename T>
-void unpack_heads(const Call<Value, T>& call, const T* packed, Value* value, int64_t first_pair,
-                  int64_t last_pair) {
-  const int64_t head_size = call.sizes.cells * call.padded;
+void unpack_heads(const Call<Value, T>& call, const T* packed, int64_t record, Value* value,
+                  int64_t first_pair, int64_t last_pair) {
   const auto first = call.head(value, call.sizes.cells, call.sizes.channels, first_pair);
   for (int64_t cell = 0; cell < call.sizes.cells; ++cell) {
     for (int64_t head = 0; head < last_pair - first_pair; ++head) {
-      copy_row(packed + head * head_size + cell * call.padded,
+      copy_row(packed + (head * call.sizes.cells + cell) * record,
                first.row(cell) + head * call.sizes.channels, call.sizes.channels,
                call.sizes.channels);
     }
@@ -200,7 +199,7 @@ void forward(const Call<Value, T>& call, const Value* value, const T* locations,
   if (!in_place) {
     at::parallel_for(0, call.pairs(), 1, [&](int64_t begin, int64_t end) {
       for_head_groups(call, begin, end, [&](int64_t first, int64_t last) {
-        pack_heads(call, value, packed.data() + first * head_size, first, last);
+        pack_heads(call, value, packed.data() + first * head_size, call.padded, first, last);
       });
     });
   }
@@ -278,13 +277,15 @@ void backward(const Call<Value, T>& call, const Value* value, const T* locations
               const T* attention, const Value* grad_output, Gradients<Value, T> grads) {
   const Sizes& sizes = call.sizes;
   const bool in_place = call.gathers_in_place();
-  const int64_t head_size = in_place ? 0 : sizes.cells * call.padded;
-  const auto describe = [&](int64_t pair, T* packed, T* packed_grad) {
+  // A cell's values and the sums of its gradient side by side: they are always used together.
+  const int64_t record = 2 * call.padded;
+  const int64_t head_size = in_place ? 0 : sizes.cells * record;
+  const auto describe = [&](int64_t pair, T* packed) {
     const int64_t samples = sizes.samples();
-    HeadBackward<Value, T> head{{packed, call.padded},
+    HeadBackward<Value, T> head{{packed, record},
                                 call.samples(locations, attention, pair),
                                 call.head(grad_output, sizes.queries, sizes.channels, pair),
-                                {packed_grad, call.padded},
+                                {packed + call.padded, record},
                                 {call.head(grads.locations, sizes.queries, 2 * samples, pair),
                                  call.head(grads.attention, sizes.queries, samples, pair)}};
     if constexpr (std::is_same_v<Value, T>) {
@@ -295,25 +296,30 @@ void backward(const Call<Value, T>& call, const Value* value, const T* locations
     }
     return head;
   };
+  if (in_place) {
+    // Heads add to the tensor where it is.
+    const int64_t count = sizes.images * sizes.cells * sizes.heads * sizes.channels;
+    at::parallel_for(0, count, 1 << 16, [&](int64_t begin, int64_t end) {
+      std::fill(grads.value + begin, grads.value + end, Value(0));
+    });
+  }
   at::parallel_for(0, call.pairs(), 1, [&](int64_t begin, int64_t end) {
     const int64_t most_heads = std::min({end - begin, kGroupHeads, sizes.heads});
     const Buffer<T> packed(most_heads * head_size);
-    const Buffer<T> packed_grad(most_heads * head_size);
     const Buffer<T> scratch(call.plain_rows ? 0 : kBandQueries * call.padded);
     for_head_groups(call, begin, end, [&](int64_t first_pair, int64_t last_pair) {
       if (!in_place) {
-        pack_heads(call, value, packed.data(), first_pair, last_pair);
-        std::fill_n(packed_grad.data(), (last_pair - first_pair) * head_size, T(0));
+        pack_heads(call, value, packed.data(), record, first_pair, last_pair);
       }
       for_bands(0, sizes.queries, [&](int64_t first_query, int64_t last_query) {
         for (int64_t pair = first_pair; pair < last_pair; ++pair) {
-          const int64_t offset = (pair - first_pair) * head_size;
-          backward_band(call, describe(pair, packed.data() + offset, packed_grad.data() + offset),
-                        scratch.data(), first_query, last_query);
+          T* own = packed.data() + (pair - first_pair) * head_size;
+          backward_band(call, describe(pair, own), scratch.data(), first_query, last_query);
         }
       });
       if (!in_place) {
-        unpack_heads(call, packed_grad.data(), grads.value, first_pair, last_pair);
+        unpack_heads(call, packed.data() + call.padded, record, grads.value, first_pair,
+                     last_pair);
       }
     });
   });
@@ -363,12 +369,11 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_cpu(const at::Tensor& gr
   check_tensor(grad_output, "grad_output",
                {sizes.images, sizes.queries, sizes.heads * sizes.channels}, value.scalar_type(),
                value.device());
-  // Zeros, because heads that are not packed add to it where it is.
-  const at::Tensor grad_value = at::zeros(value.sizes(), value.options());
+  const at::Tensor grad_value = at::empty(value.sizes(), value.options());
   const at::Tensor grad_locations = at::empty(locations.sizes(), locations.options());
   const at::Tensor grad_weights = at::empty(weights.sizes(), weights.options());
   if (grad_output.numel() == 0 || sizes.points == 0) {
-    return {grad_value, grad_locations.zero_(), grad_weights.zero_()};
+    return {grad_value.zero_(), grad_locations.zero_(), grad_weights.zero_()};
   }
   for_dtype(value.scalar_type(), [&](auto stored, auto sum) {
     using Value = decltype(stored);
