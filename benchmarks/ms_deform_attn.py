@@ -190,7 +190,7 @@ def print_own_memory(backend: str, case: str, images: int) -> None:
     before = _status_mb("VmRSS")
     results = run_forward_backward(attention, inputs)
     kept = sum(result.nbytes for result in results) / 2**20
-    sys.stdout.write(f"{_status_mb('VmHWM') - before - kept}\n")
+    sys.stdout.write(f"{max(0.0, _status_mb('VmHWM') - before - kept)}\n")
 
 
 def _status_mb(field: str) -> float:
