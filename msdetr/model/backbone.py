@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import resnet
 from torchvision.models._utils import IntermediateLayerGetter
@@ -53,15 +52,13 @@ class Backbone(nn.Module):
         outputs = {"layer2": "fine", "layer3": "middle", "layer4": "coarse"}
         self.channels = tuple(_out_channels(getattr(trunk, stage)) for stage in outputs)
         self.strides = (8, 16, 16 if dilation else 32)
-        # Convolutions run faster with channels last, on CPUs and in half precision on GPUs.
-        self.body = IntermediateLayerGetter(trunk, outputs).to(memory_format=torch.channels_last)
+        self.body = IntermediateLayerGetter(trunk, outputs)
         self.frozen_stages = frozen_stages
         for module in self._frozen():
             module.requires_grad_(requires_grad=False)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Map [B, 3, H, W] normalised images to maps at three strides, from fine to coarse."""
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
         return tuple(self.body(pixels).values())
 
     def train(self, mode: bool = True) -> Backbone:

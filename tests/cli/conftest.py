@@ -35,11 +35,14 @@ TINY = {
     "data.augmentation.max_size": 128,
     "data.eval_size": 64,
     "data.eval_max_size": 128,
+    "train.schedule": "step",
+    "train.lr": 5e-4,
     "train.batch_size": 4,
     "train.images_per_forward": 2,
     "train.epochs": 2,
     "train.warmup_steps": 0,
     "train.log_every_steps": 1,
+    "evaluation.every_epochs": 1,
     "evaluation.batch_size": 2,
 }
 
