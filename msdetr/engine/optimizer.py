@@ -46,8 +46,7 @@ def build_adamw(
         for group_name, group in groups.items()
         if group.parameters
     ]
-    # Several times faster than one by one on CPUs; fused would not resume to the same bits there.
-    return torch.optim.AdamW(entries, weight_decay=weight_decay, foreach=True)
+    return torch.optim.AdamW(entries, weight_decay=weight_decay, fused=True)
 
 
 def check_coverage(model: nn.Module, groups: Mapping[str, ParameterGroup]) -> None:
