@@ -22,8 +22,9 @@ class _BackgroundFocal(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, alpha: float, gamma: float) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(logits)
         ctx.alpha, ctx.gamma = alpha, gamma
-        loss = logits.sigmoid().pow_(gamma).mul_(softplus(logits))
-        return loss.flatten(1).sum(dim=1).mul_(1 - alpha)
+        # Not in place: compiled by torch 2.11, that would spoil the backward's probabilities.
+        loss = logits.sigmoid().pow(gamma) * softplus(logits)
+        return loss.flatten(1).sum(dim=1) * (1 - alpha)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
