@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from msdetr.errors import RecipeError
@@ -124,6 +124,9 @@ def test_any_file_is_accepted_or_refused(
 
 @settings(max_examples=60, deadline=None)
 @given(text=st.text(max_size=40))
+@example(text="\x85")
+@example(text="a\x85 b\nc")
+@example(text="\u2028")
 def test_any_description_and_path_survive_a_round_trip(
     text: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
