@@ -25,10 +25,8 @@ def _list_node(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
 
 def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
     # YAML 1.1 breaks lines at these characters too, and would fold them: only quotes keep them.
-    if any(mark in text for mark in "\x85\u2028\u2029"):
-        style = '"'
-    else:
-        style = "|" if "\n" in text else None
+    is_odd = any(mark in text for mark in "\x85\u2028\u2029")
+    style = '"' if is_odd else "|" if "\n" in text else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
