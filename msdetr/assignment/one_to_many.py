@@ -82,10 +82,13 @@ class OneToManyAssigner:
         Returns:
             [N, B, T, Q] float32, -inf for padding targets.
         """
-        logits = logits_of_targets(predictions.logits, targets.labels)
+        probability = logits_of_targets(predictions.logits, targets.labels).sigmoid_()
         iou = pairwise_iou(predictions.boxes_cxcywh, targets.boxes_cxcywh)
-        score = logits.sigmoid_().mul_(self.class_weight).add_(iou.mul_(self.iou_weight))
-        return score.masked_fill_(~targets.valid[:, :, None], -math.inf)
+        return self.combine(probability, iou).masked_fill_(~targets.valid[:, :, None], -math.inf)
+
+    def combine(self, probability: Tensor, iou: Tensor) -> Tensor:
+        """Score from class probability and IoU of the same pairs [...], as [...] float32."""
+        return probability.mul(self.class_weight).add_(iou.mul(self.iou_weight))
 
     @torch.no_grad()
     def steps(self, predictions: Predictions, targets: Targets, u: Tensor) -> OneToManySteps:
@@ -100,11 +103,24 @@ class OneToManyAssigner:
         Returns:
             The decisions of every step.
         """
-        scores = self.scores(predictions, targets)
+        return self.steps_of_scores(self.scores(predictions, targets), targets.valid, u)
+
+    @torch.no_grad()
+    def steps_of_scores(self, scores: Tensor, valid: Tensor, u: Tensor) -> OneToManySteps:
+        """Carry out the steps from scores that are known already.
+
+        Args:
+            scores: [N, B, T, Q] float32, -inf for padding targets.
+            valid: [B, T] bool, False for padding targets.
+            u: [N, B, Q] float in [0, 1), the randomness of the cap.
+
+        Returns:
+            The decisions of every step.
+        """
         candidate_score, candidate = scores.max(dim=2)
         above_threshold = candidate_score >= self.threshold
         best_queries = _best_queries(scores, self.k)
-        forced = _mark(best_queries[..., 0], targets.valid, scores.shape[-1])
+        forced = _mark(best_queries[..., 0], valid, scores.shape[-1])
         kept = self._cap(above_threshold | forced, u)
         num_positives = torch.zeros(scores.shape[:3], dtype=torch.int64, device=scores.device)
         num_positives.scatter_add_(2, candidate, kept.long())

@@ -47,6 +47,7 @@ class CocoIndex:
             ``first_target[i + 1]``.
         boxes_xyxy_px: [A, 4] float32, clipped to the image, each with an area.
         category_ids: [A] int64.
+        annotation_ids: [A] int64, ids of the targets in the file.
         num_crowd: Annotations left out because they mark a crowd.
         num_without_area: Annotations left out because nothing of the box lies in the image.
     """
@@ -60,6 +61,7 @@ class CocoIndex:
     first_target: NDArray[np.int64]
     boxes_xyxy_px: NDArray[np.float32]
     category_ids: NDArray[np.int64]
+    annotation_ids: NDArray[np.int64]
     num_crowd: int
     num_without_area: int
 
@@ -96,6 +98,7 @@ class CocoIndex:
             first_target=self.first_target[: num_images + 1],
             boxes_xyxy_px=self.boxes_xyxy_px[:num_targets],
             category_ids=self.category_ids[:num_targets],
+            annotation_ids=self.annotation_ids[:num_targets],
         )
 
 
@@ -177,6 +180,7 @@ def index_annotations(
         first_target=np.searchsorted(position[kept], np.arange(len(images) + 1)).astype(np.int64),
         boxes_xyxy_px=boxes[kept],
         category_ids=np.array([e["category_id"] for e in annotations], dtype=np.int64)[kept],
+        annotation_ids=np.array([e["id"] for e in annotations], dtype=np.int64)[kept],
         num_crowd=int(is_crowd.sum()),
         num_without_area=int((~is_crowd & ~has_area).sum()),
     )
