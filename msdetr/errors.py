@@ -57,6 +57,10 @@ class CheckpointError(InvalidInputError):
     """A checkpoint is missing, damaged, unsafe or belongs to another model."""
 
 
+class TraceError(InvalidInputError):
+    """A match trace is missing, damaged or belongs to something else."""
+
+
 class RunDirectoryError(InvalidInputError):
     """A run directory cannot be used as asked."""
 

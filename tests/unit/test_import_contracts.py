@@ -24,6 +24,8 @@ ALLOWED: dict[str, set[str]] = {
     "losses": _TENSORS,
     "engine": {"errors"},
     "evaluation": _TENSORS,
+    "drawing": _TENSORS,
+    "inspection": _TENSORS | {"assignment", "losses", "drawing"},
     "interop": {"errors"},
     "build": {
         *_TENSORS,
@@ -33,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": {
         *_TENSORS,
         *("recipe", "ops", "data", "model", "assignment", "losses", "engine", "evaluation"),
-        *("interop", "build", "version"),
+        *("interop", "build", "version", "drawing"),
     },
     "cli": {"recipe", "api", "errors", "version"},
     "recipes": set(),

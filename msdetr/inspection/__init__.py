@@ -1,0 +1,1 @@
+"""Looking at assignments: match traces, statistics, figures and reports."""
