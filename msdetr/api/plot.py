@@ -1,0 +1,99 @@
+"""Curves of trainings: the workflow behind ``msdetr plot``, and of every training's end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from msdetr.drawing.figures import save_figure
+from msdetr.engine.run_directory import RECIPE_FILE
+from msdetr.errors import UsageError
+from msdetr.inspection.run_history import read_history
+from msdetr.inspection.training_curves import PlottedRun, draw_training_curves, labels_of
+from msdetr.recipe import load_recipe
+
+PLOTS = "plots"
+_SUFFIXES = (".png", ".svg")
+
+
+@dataclass(frozen=True)
+class PlotResult:
+    """What was drawn.
+
+    Attributes:
+        files: Pictures.
+        notes: What a reader should know of the values.
+    """
+
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def plot_runs(runs: Sequence[Path], *, output: Path | None = None, layer: int = -1) -> PlotResult:
+    """Draw losses, AP and learning rate of trainings, as PNG and SVG.
+
+    Args:
+        runs: Run directories with ``metrics.jsonl`` or a published ``log.txt``, or such files.
+        output: Directory of the pictures, which must not hold any of them yet; by default
+            ``plots`` in the run, where older ones are replaced. Needed for several runs.
+        layer: Decoder layer of the losses, counted from 0; -1 for the last one.
+
+    Raises:
+        InvalidInputError: A log is missing or malformed, or an argument is invalid.
+    """
+    if output is None and (len(runs) > 1 or not runs[0].is_dir()):
+        raise UsageError("--output", "is needed unless one run directory is given")
+    plotted = read_runs(runs)
+    figures = draw_training_curves(plotted, layer)
+    names = [f"{name}{suffix}" for name in figures for suffix in _SUFFIXES]
+    if output is not None:
+        _check_free(output, names)
+    folder = output or runs[0] / PLOTS
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in figures.items():
+            for suffix in _SUFFIXES:
+                save_figure(figure, folder / f"{name}{suffix}")
+    except OSError as error:
+        raise UsageError(str(folder), f"cannot be written: {error.strerror}") from error
+    notes = [f"{run.label}: {note}" for run in plotted for note in run.history.notes]
+    if "ap" not in figures:
+        notes.append("no evaluation was logged, so there is no AP curve")
+    return PlotResult(tuple(folder / name for name in names), tuple(notes))
+
+
+def read_runs(paths: Sequence[Path]) -> list[PlottedRun]:
+    """Read the logs of trainings, and the loss weights of their recipes where they have one.
+
+    Raises:
+        DataError: A log is missing or malformed.
+        RecipeError: A run's recipe is invalid.
+    """
+    histories = [read_history(path) for path in paths]
+    folders = [history.path.parent.resolve() for history in histories]
+    labels = labels_of([folder.as_posix() for folder in folders])
+    runs = []
+    for label, history, folder in zip(labels, histories, folders, strict=True):
+        recipe_file = folder / RECIPE_FILE
+        if not recipe_file.is_file():
+            runs.append(PlottedRun(label=label, history=history))
+            continue
+        loss = load_recipe(str(recipe_file)).supervision.one_to_one.loss
+        runs.append(
+            PlottedRun(
+                label=label,
+                history=history,
+                box_weight=loss.box_weight,
+                giou_weight=loss.giou_weight,
+            )
+        )
+    return runs
+
+
+def _check_free(output: Path, names: Sequence[str]) -> None:
+    if output.exists() and not output.is_dir():
+        raise UsageError(str(output), "is a file; --output needs a directory")
+    present = [name for name in names if (output / name).exists()]
+    if present:
+        raise UsageError(str(output), f"holds {present[0]} already; give another --output")
