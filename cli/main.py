@@ -16,8 +16,8 @@ import typer
 
 from msdetr.errors import MsdetrError
 
+from . import doctor, plot, recipes, train
 from . import eval as evaluation
-from . import recipes, train
 from .options import examples
 
 DEBUG = "--debug"
@@ -39,6 +39,8 @@ app = typer.Typer(
 app.add_typer(recipes.app, name="recipes")
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command("eval", epilog=evaluation.EXAMPLES)(evaluation.evaluate)
+app.command(epilog=plot.EXAMPLES)(plot.plot)
+app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 
 
 def _print_version(asked: bool) -> None:

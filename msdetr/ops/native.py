@@ -88,7 +88,7 @@ def plan_build(
     else:
         source, target = folder / "cuda.cu", ",".join(architectures or _visible_architectures())
         command = _cuda_command(target.split(","), strict)
-    compiler = _version_of(command[0])
+    compiler = version_of(command[0])
     key = _digest(_source_digest(source), torch.__version__, compiler, *command, target)
     library = cache_directory() / f"{device_type}-{key}" / f"ms_deform_attn_{device_type}.so"
     return BuildPlan(device_type, source, library, command, compiler, target)
@@ -196,7 +196,7 @@ def _torch_folder() -> Path:
 
 def _host_command(strict: bool) -> tuple[str, ...]:
     return (
-        _find_compiler(),
+        find_compiler(),
         *("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-fopenmp", *_processor_flags()),
         # Neither changes a result: errno and floating-point traps are what the loops cannot keep.
         *("-fno-math-errno", "-fno-trapping-math"),
@@ -218,7 +218,7 @@ def _include_flags() -> tuple[str, ...]:
 
 def _cuda_command(architectures: list[str], strict: bool) -> tuple[str, ...]:
     return (
-        _find_nvcc(),
+        find_nvcc(),
         *("-std=c++20", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden", "--threads=0", "-c"),
         *(f"-gencode=arch=compute_{name},code=sm_{name}" for name in architectures),
         *(("-Xcompiler=-Wall,-Wextra,-Werror", "-Werror=all-warnings") if strict else ()),
@@ -232,13 +232,18 @@ def _link_command(plan: BuildPlan, compiled: Path, linked: Path) -> list[str]:
         libraries += ["torch_cuda", "c10_cuda"]
     # OpenMP comes from torch's own dependencies: linking another copy would give two thread pools.
     return [
-        *(_find_compiler(), "-shared", str(compiled), "-o", str(linked)),
+        *(find_compiler(), "-shared", str(compiled), "-o", str(linked)),
         f"-L{_torch_folder() / 'lib'}",
         *(f"-l{name}" for name in libraries),
     ]
 
 
-def _find_compiler() -> str:
+def find_compiler() -> str:
+    """Return the C++ compiler: ``CXX``, else the first on the path.
+
+    Raises:
+        NativeBuildError: There is none.
+    """
     names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++"]
     for name in names:
         found = shutil.which(name)
@@ -247,7 +252,12 @@ def _find_compiler() -> str:
     raise NativeBuildError(f"no C++ compiler ({', '.join(names)}) on PATH; install g++ or set CXX")
 
 
-def _find_nvcc() -> str:
+def find_nvcc() -> str:
+    """Return the CUDA compiler: of ``CUDA_HOME``, of its usual place, or on the path.
+
+    Raises:
+        NativeBuildError: There is none, or torch has no CUDA support.
+    """
     if torch.version.cuda is None:
         raise NativeBuildError("this torch has no CUDA support; install one that has")
     home = os.environ.get("CUDA_HOME") or "/usr/local/cuda"
@@ -266,7 +276,8 @@ def _visible_architectures() -> tuple[str, ...]:
 
 
 @functools.cache
-def _version_of(compiler: str) -> str:
+def version_of(compiler: str) -> str:
+    """Return the line of a compiler's version text that tells its release."""
     output = subprocess.run([compiler, "--version"], check=False, capture_output=True).stdout
     # nvcc names its release on the last lines, the others on the first.
     lines = output.decode(errors="replace").strip().splitlines() or ["unknown"]

@@ -33,6 +33,17 @@ def backend_report() -> list[BackendStatus]:
     return [_status("cpu"), _status("cuda")]
 
 
+def compiler_versions() -> dict[str, str]:
+    """Return a line on the C++ compiler and on nvcc, or why there is none."""
+    versions = {}
+    for name, find in {"c++": native.find_compiler, "nvcc": native.find_nvcc}.items():
+        try:
+            versions[name] = native.version_of(find())
+        except native.NativeBuildError as error:
+            versions[name] = f"none ({error})"
+    return versions
+
+
 def _status(device_type: native.DeviceType) -> BackendStatus:
     try:
         plan = native.plan_build(device_type)

@@ -25,7 +25,7 @@ echo compiled > "$2"
 @pytest.fixture
 def compiler_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MSDETR_CACHE", str(tmp_path / "cache"))
-    native._version_of.cache_clear()
+    native.version_of.cache_clear()
     log = tmp_path / "log"
     log.touch()
     return log

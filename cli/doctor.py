@@ -1,0 +1,40 @@
+"""`msdetr doctor`: what is installed, and whether it computes right."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from .options import JsonOption, examples
+
+EXAMPLES = examples(
+    "msdetr doctor",
+    "msdetr doctor --build",
+    "msdetr doctor --json > doctor.json",
+)
+
+
+def doctor(
+    *,
+    rebuild: Annotated[
+        bool, typer.Option("--build", help="Compile the native kernels anew first.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show versions, devices, backends and caches; test the operator against float64.
+
+    Prints a block to paste into a bug report. Exit code 1 if the test fails.
+    """
+    from msdetr.api import doctor as workflow
+
+    if rebuild:
+        workflow.rebuild()
+    diagnosis = workflow.diagnose()
+    if as_json:
+        typer.echo(json.dumps(diagnosis.to_dict(), indent=2))
+    else:
+        typer.echo("\n".join(["```text", *diagnosis.lines(), "```"]))
+    if not diagnosis.passed:
+        raise typer.Exit(1)
