@@ -53,6 +53,10 @@ class DataError(InvalidInputError):
     """A data set, an annotation file or an image is missing or malformed."""
 
 
+class UnreadableImageError(DataError):
+    """The file of an image is missing or damaged."""
+
+
 class CheckpointError(InvalidInputError):
     """A checkpoint is missing, damaged, unsafe or belongs to another model."""
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msdetr.data.coco_file import load_annotations
+from msdetr.data.annotation_checks import check_annotations
+from msdetr.data.coco_file import AnnotationFile, parse_annotations
+from msdetr.data.findings import Finding
 from msdetr.data.labels import Category
 from msdetr.errors import DataError
 
@@ -50,6 +52,8 @@ class CocoIndex:
         annotation_ids: [A] int64, ids of the targets in the file.
         num_crowd: Annotations left out because they mark a crowd.
         num_without_area: Annotations left out because nothing of the box lies in the image.
+        annotations_sha256: Hash of the annotation file.
+        findings: What is odd about the annotations of the file.
     """
 
     images_dir: Path
@@ -64,6 +68,8 @@ class CocoIndex:
     annotation_ids: NDArray[np.int64]
     num_crowd: int
     num_without_area: int
+    annotations_sha256: str
+    findings: tuple[Finding, ...]
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -151,28 +157,30 @@ def read_coco(images_dir: Path, annotations_file: Path) -> CocoIndex:
         DataError: If a path is missing or the file is not valid COCO JSON.
     """
     _require_images_dir(images_dir)
-    return index_annotations(load_annotations(annotations_file), images_dir, annotations_file)
+    file = parse_annotations(annotations_file)
+    file.require_consistent()
+    return index_annotations(file, images_dir)
 
 
-def index_annotations(
-    content: Mapping[str, Sequence[Any]], images_dir: Path, annotations_file: Path
-) -> CocoIndex:
-    """Index what :func:`~msdetr.data.coco_file.load_annotations` returned."""
+def index_annotations(file: AnnotationFile, images_dir: Path) -> CocoIndex:
+    """Index an annotation file without contradictions."""
+    content = file.content
     images = sorted(content["images"], key=lambda image: int(image["id"]))
     image_ids = np.array([image["id"] for image in images], dtype=np.int64)
     image_hw = np.array([(image["height"], image["width"]) for image in images], dtype=np.int64)
     annotations = content["annotations"]
     owners = np.array([entry["image_id"] for entry in annotations], dtype=np.int64)
     position = np.searchsorted(image_ids, owners)
-    boxes = _clipped_boxes(annotations, image_hw[position])
+    owner_hw = image_hw[position]
+    boxes = _clipped_boxes(annotations, owner_hw)
     is_crowd = np.array([entry["iscrowd"] for entry in annotations], dtype=bool)
-    has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    has_area: NDArray[np.bool_] = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
     kept = np.flatnonzero(~is_crowd & has_area)
     kept = kept[np.argsort(position[kept], kind="stable")]
     categories = (Category(entry["id"], entry["name"]) for entry in content["categories"])
     return CocoIndex(
         images_dir=images_dir,
-        annotations_file=annotations_file,
+        annotations_file=file.path,
         categories=tuple(sorted(categories, key=lambda category: category.id)),
         image_ids=image_ids,
         file_names=np.array([image["file_name"] for image in images]),
@@ -183,6 +191,8 @@ def index_annotations(
         annotation_ids=np.array([e["id"] for e in annotations], dtype=np.int64)[kept],
         num_crowd=int(is_crowd.sum()),
         num_without_area=int((~is_crowd & ~has_area).sum()),
+        annotations_sha256=file.sha256,
+        findings=check_annotations(content, has_area, owner_hw),
     )
 
 

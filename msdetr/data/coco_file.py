@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from msdetr.errors import DataError, Problem
 
@@ -64,6 +66,53 @@ _FIELDS = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class AnnotationFile:
+    """An annotation file whose every entry is well-formed; its ids may contradict each other.
+
+    Attributes:
+        path: The file.
+        sha256: Hash of its bytes.
+        content: Its content; annotations without ``iscrowd`` or ``area`` have got 0 and the
+            area of the box.
+    """
+
+    path: Path
+    sha256: str
+    content: dict[str, Any]
+
+    def require_consistent(self) -> dict[str, Any]:
+        """Return the content.
+
+        Raises:
+            DataError: If ids occur twice or refer to nothing.
+        """
+        found = find_contradictions(self.content)
+        _raise_if_any(self.path, [contradiction.problem() for contradiction in found])
+        return self.content
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """Ids that occur twice or refer to nothing.
+
+    Attributes:
+        check: Name of the fault, for machines.
+        where: List and key in the file.
+        what: What is wrong with each id.
+        ids: The ids, ascending.
+    """
+
+    check: str
+    where: str
+    what: str
+    ids: tuple[int, ...]
+
+    def problem(self) -> Problem:
+        """One line of an error message."""
+        return Problem(self.where, f"{self.ids[0]} {self.what}{_more(self.ids)}")
+
+
 def load_annotations(path: Path) -> dict[str, Any]:
     """Read a COCO annotation file and check it.
 
@@ -74,26 +123,84 @@ def load_annotations(path: Path) -> dict[str, Any]:
     Raises:
         DataError: If the file is missing, is not JSON, is not COCO, or contradicts itself.
     """
-    content = _parse(path)
+    return parse_annotations(path).require_consistent()
+
+
+def parse_annotations(path: Path) -> AnnotationFile:
+    """Read a COCO annotation file and check every entry by itself.
+
+    Raises:
+        DataError: If the file is missing, is not JSON or is not COCO.
+    """
+    text = _read(path)
+    content = _parse(path, text)
     _raise_if_any(path, _check_layout(content))
     _raise_if_any(path, _check_fields(content))
-    _raise_if_any(path, _check_references(content))
     for entry in content["annotations"]:
         entry.setdefault("iscrowd", 0)
         entry.setdefault("area", entry["bbox"][2] * entry["bbox"][3])
-    return content
+    return AnnotationFile(path, sha256(text).hexdigest(), content)
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def find_contradictions(content: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Contradiction]:
+    """List ids that occur more than once and references to nothing."""
+    found = []
+    for name, kind in (("images", "image"), ("annotations", "annotation"), ("categories", "class")):
+        ids, counts = np.unique(column(content[name], "id"), return_counts=True)
+        what = "occurs more than once"
+        found.append((f"duplicate_{kind}_id", f"{name}.id", what, ids[counts > 1]))
+    for key, name, kind in (
+        ("image_id", "images", "image"),
+        ("category_id", "categories", "class"),
+    ):
+        unknown = np.setdiff1d(column(content["annotations"], key), column(content[name], "id"))
+        what = f"is not among {name}"
+        found.append((f"unknown_{kind}_id", f"annotations.{key}", what, unknown))
+    return [
+        Contradiction(check, where, what, tuple(ids.tolist()))
+        for check, where, what, ids in found
+        if len(ids)
+    ]
+
+
+def drop_contradictions(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content without second uses of an id and without references to nothing."""
+    kept = {name: _first_of_each_id(content[name]) for name in _FIELDS}
+    images, categories = ({e["id"] for e in kept[name]} for name in ("images", "categories"))
+    kept["annotations"] = [
+        entry
+        for entry in kept["annotations"]
+        if entry["image_id"] in images and entry["category_id"] in categories
+    ]
+    return {**content, **kept}
+
+
+def column(entries: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.int64]:
+    """Collect the integers [E] that the entries have under a key."""
+    return np.fromiter((entry[key] for entry in entries), dtype=np.int64, count=len(entries))
+
+
+def _first_of_each_id(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list({entry["id"]: entry for entry in reversed(entries)}.values())[::-1]
+
+
+def _read(path: Path) -> bytes:
     try:
-        content = json.loads(path.read_bytes())
+        return path.read_bytes()
     except FileNotFoundError:
         raise DataError(str(path), "the annotation file does not exist") from None
+    except OSError as error:
+        raise DataError(str(path), f"cannot be read ({error})") from None
+
+
+def _parse(path: Path, text: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(
             str(path), [Problem(f"line {error.lineno}", f"not JSON: {error.msg}")]
         ) from None
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
+    except (UnicodeDecodeError, RecursionError) as error:
         raise DataError(str(path), f"cannot be read as JSON ({error})") from None
     if not isinstance(content, dict):
         raise DataError(
@@ -142,28 +249,6 @@ def _check_field(name: str, entries: Sequence[Any], field: _Field) -> Problem | 
     entry = entries[wrong[0]]
     got = f"got {_shorten(entry[key])}" if key in entry else "the key is missing"
     return Problem(f"{name}[{wrong[0]}].{key}", f"expected {field.expected}, {got}{_more(wrong)}")
-
-
-def _check_references(content: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Problem]:
-    problems = []
-    for name in _FIELDS:
-        ids, counts = np.unique(_column(content[name], "id"), return_counts=True)
-        problems.extend(_problem_of_ids(f"{name}.id", "occurs more than once", ids[counts > 1]))
-    for key, name in (("image_id", "images"), ("category_id", "categories")):
-        used = _column(content["annotations"], key)
-        unknown = np.setdiff1d(used, _column(content[name], "id"))
-        problems.extend(_problem_of_ids(f"annotations.{key}", f"is not among {name}", unknown))
-    return problems
-
-
-def _column(entries: Sequence[Mapping[str, Any]], key: str) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return np.fromiter((entry[key] for entry in entries), dtype=np.int64, count=len(entries))
-
-
-def _problem_of_ids(
-    where: str, what: str, ids: np.ndarray[Any, np.dtype[np.int64]]
-) -> list[Problem]:
-    return [Problem(where, f"{ids[0]} {what}{_more(ids)}")] if len(ids) else []
 
 
 def _more(found: Sequence[Any] | np.ndarray[Any, Any]) -> str:

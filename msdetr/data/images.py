@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
-from msdetr.errors import DataError
+from msdetr.errors import DataError, UnreadableImageError
+
+_UPRIGHT = 1
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image file's content.
+
+    Attributes:
+        image: 8-bit RGB.
+        has_orientation: Whether the file asks to be turned or mirrored (EXIF).
+        is_oriented: Whether that was done.
+    """
+
+    image: Image.Image
+    has_orientation: bool
+    is_oriented: bool
 
 
 def decode_image(path: Path, annotated_hw: tuple[int, int] | None = None) -> Image.Image:
@@ -22,23 +41,60 @@ def decode_image(path: Path, annotated_hw: tuple[int, int] | None = None) -> Ima
             None applies it always.
 
     Raises:
-        DataError: If the file is missing, damaged or no image, or has another size.
+        UnreadableImageError: If the file is missing, damaged or no image.
+        DataError: If the image has another size than annotated.
+    """
+    return decode_content(read_image_file(path), path, annotated_hw).image
+
+
+def read_image_file(path: Path) -> bytes:
+    """Read the bytes of an image file.
+
+    Raises:
+        UnreadableImageError: If it is missing or cannot be read.
     """
     try:
-        with Image.open(path) as opened:
-            opened.load()
-            image = _to_rgb(_orient(opened, annotated_hw))
+        return path.read_bytes()
     except FileNotFoundError:
-        raise DataError(str(path), "the image file does not exist") from None
+        raise UnreadableImageError(str(path), "the image file does not exist") from None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def decode_content(
+    content: bytes, path: Path, annotated_hw: tuple[int, int] | None = None
+) -> Decoded:
+    """Decode the bytes of an image file; see :func:`decode_image`.
+
+    Args:
+        content: The bytes.
+        path: The file, for messages.
+        annotated_hw: Height and width in pixels that the annotations hold for.
+
+    Raises:
+        UnreadableImageError: If they are damaged or no image.
+        DataError: If the image has another size than annotated.
+    """
+    try:
+        with Image.open(BytesIO(content)) as opened:
+            opened.load()
+            oriented = _orient(opened, annotated_hw)
+            has_orientation = opened.getexif().get(ExifTags.Base.Orientation, _UPRIGHT) != _UPRIGHT
+            is_oriented = has_orientation and oriented is not opened
+            decoded = Decoded(_to_rgb(oriented), has_orientation, is_oriented)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(str(path), f"cannot be read as an image ({reason})") from error
-    if annotated_hw is not None and annotated_hw != _hw(image):
+        raise _unreadable(path, error) from error
+    if annotated_hw is not None and annotated_hw != _hw(decoded.image):
         raise DataError(
             str(path),
-            f"annotated as {_describe(annotated_hw)}, the file has {_describe(_hw(image))}",
+            f"annotated as {_describe(annotated_hw)}, the file has {_describe(_hw(decoded.image))}",
         )
-    return image
+    return decoded
+
+
+def _unreadable(path: Path, error: Exception) -> UnreadableImageError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UnreadableImageError(str(path), f"cannot be read as an image ({reason})")
 
 
 def _orient(image: Image.Image, annotated_hw: tuple[int, int] | None) -> Image.Image:

@@ -1,0 +1,133 @@
+"""Checks of annotations that need no image: boxes, repetitions, crowding, classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msdetr.data.coco_file import column
+from msdetr.data.findings import Finding, present
+
+BEYOND_PX = 1.0
+"""Boxes that leave the image by no more are rounding, not worth a word."""
+
+
+def check_annotations(
+    content: Mapping[str, Sequence[Any]], has_area: NDArray[np.bool_], image_hw: NDArray[np.int64]
+) -> tuple[Finding, ...]:
+    """Check boxes and look for repetitions.
+
+    Args:
+        content: Of a consistent annotation file.
+        has_area: [A], whether something of an annotation's box lies in the image.
+        image_hw: [A, 2] height and width in pixels of every annotation's image.
+    """
+    annotations = content["annotations"]
+    boxes = np.array([entry["bbox"] for entry in annotations], dtype=np.float64).reshape(-1, 4)
+    return present(
+        [
+            *_check_boxes(annotations, boxes, has_area, image_hw),
+            _repeated_annotations(annotations, boxes),
+            _repeated_file_names(content["images"]),
+        ]
+    )
+
+
+def check_crowding(
+    image_ids: NDArray[np.int64],
+    num_boxes: NDArray[np.int64],
+    num_queries: int,
+    max_positive_fraction: float | None,
+) -> tuple[Finding, ...]:
+    """Compare the boxes of every image with what a model can match.
+
+    Args:
+        image_ids: [I].
+        num_boxes: [I] targets of each image.
+        num_queries: Q.
+        max_positive_fraction: Share of the queries that one-to-many supervision makes positive
+            at most; None without it.
+    """
+    found = [
+        Finding.of(
+            "more_boxes_than_queries",
+            "warning",
+            f"images have more boxes than the model has queries ({num_queries}): the rest is "
+            "never matched; raise model.num_queries",
+            _images(image_ids[num_boxes > num_queries]),
+        )
+    ]
+    if max_positive_fraction is not None:
+        cap = int(max_positive_fraction * num_queries)
+        found.append(
+            Finding.of(
+                "more_boxes_than_positives",
+                "warning",
+                f"images have more boxes than one-to-many supervision has positive queries "
+                f"({cap} of {num_queries}): which boxes it leaves out is random",
+                _images(image_ids[num_boxes > cap]),
+            )
+        )
+    return present(found)
+
+
+def check_classes(num_boxes_of: Mapping[str, int]) -> tuple[Finding, ...]:
+    """Look for classes that nothing can be learnt of.
+
+    Args:
+        num_boxes_of: Training targets by class name.
+    """
+    missing = [name for name, count in num_boxes_of.items() if count == 0]
+    message = "classes have no box to train on"
+    return present([Finding.of("class_without_boxes", "warning", message, missing)])
+
+
+def _check_boxes(
+    annotations: Sequence[Mapping[str, Any]],
+    boxes: NDArray[np.float64],
+    has_area: NDArray[np.bool_],
+    image_hw: NDArray[np.int64],
+) -> list[Finding | None]:
+    is_target = column(annotations, "iscrowd") == 0
+    is_empty = (boxes[:, 2:] <= 0).any(axis=1)
+    beyond = (boxes[:, :2] < -BEYOND_PX).any(axis=1)
+    beyond |= (boxes[:, :2] + boxes[:, 2:] > image_hw[:, ::-1] + BEYOND_PX).any(axis=1)
+    kinds = (
+        ("box_without_area", "boxes have no area and are left out", ~has_area & is_empty),
+        ("box_outside", "boxes lie outside their image and are left out", ~has_area & ~is_empty),
+        ("box_beyond", "boxes leave their image by over 1 px and are clipped", has_area & beyond),
+    )
+    ids = column(annotations, "id")
+    return [
+        Finding.of(check, "warning", message, _annotations(ids[is_target & mask]))
+        for check, message, mask in kinds
+    ]
+
+
+def _repeated_annotations(
+    annotations: Sequence[Mapping[str, Any]], boxes: NDArray[np.float64]
+) -> Finding | None:
+    keys = [column(annotations, key) for key in ("image_id", "category_id", "iscrowd")]
+    rows = np.concatenate([np.stack(keys, axis=1).astype(np.float64), boxes], axis=1)
+    _, first = np.unique(rows, axis=0, return_index=True)
+    repeated = np.setdiff1d(np.arange(len(rows)), first)
+    message = "annotations repeat another one: same image, class and box"
+    ids = column(annotations, "id")[repeated]
+    return Finding.of("duplicate_annotation", "warning", message, _annotations(ids))
+
+
+def _repeated_file_names(images: Sequence[Mapping[str, Any]]) -> Finding | None:
+    names, counts = np.unique([image["file_name"] for image in images], return_counts=True)
+    message = "files are named by more than one image"
+    return Finding.of("duplicate_file_name", "warning", message, names[counts > 1].tolist())
+
+
+def _annotations(ids: NDArray[np.int64]) -> list[str]:
+    return [f"annotation {number}" for number in ids.tolist()]
+
+
+def _images(ids: NDArray[np.int64]) -> list[str]:
+    return [f"image {number}" for number in ids.tolist()]

@@ -1,0 +1,68 @@
+"""What a check of a data set finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+NUM_EXAMPLES = 5
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of fault, with how often it occurs.
+
+    Attributes:
+        check: Name of the check, for machines.
+        severity: "error" if the data must not be trained on as they are, else "warning".
+        message: What is wrong, and what a training does about it.
+        count: How many images, annotations or classes are affected.
+        examples: The first few of them.
+    """
+
+    check: str
+    severity: Severity
+    message: str
+    count: int
+    examples: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, check: str, severity: Severity, message: str, affected: Sequence[object]
+    ) -> Finding | None:
+        """Make a finding of what is affected; None if nothing is.
+
+        Args:
+            check: Name of the check.
+            severity: How bad it is.
+            message: Sentence about what is affected.
+            affected: Every affected thing.
+        """
+        if not len(affected):
+            return None
+        examples = tuple(str(entry) for entry in affected[:NUM_EXAMPLES])
+        return cls(check, severity, message, len(affected), examples)
+
+    def line(self) -> str:
+        """The finding in one line."""
+        more = ", ..." if self.count > len(self.examples) else ""
+        listed = f" ({', '.join(self.examples)}{more})" if self.examples else ""
+        return f"{self.count} {self.message}{listed}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The finding as JSON values."""
+        return {
+            "check": self.check,
+            "severity": self.severity,
+            "message": self.message,
+            "count": self.count,
+            "examples": list(self.examples),
+        }
+
+
+def present(findings: Iterable[Finding | None]) -> tuple[Finding, ...]:
+    """Leave out what was not found."""
+    return tuple(finding for finding in findings if finding is not None)

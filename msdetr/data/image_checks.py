@@ -1,0 +1,131 @@
+"""Checks of image files: are they there, whole, of the annotated size, and different?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from msdetr.data.coco import CocoIndex
+from msdetr.data.findings import Finding, Severity, present
+from msdetr.data.images import decode_content, read_image_file
+from msdetr.errors import DataError, UnreadableImageError
+
+_MESSAGES: dict[str, tuple[Severity, str]] = {
+    "missing_image": ("error", "image files do not exist"),
+    "undecodable_image": ("error", "image files are damaged or no images"),
+    "size_mismatch": ("error", "images have another size than annotated, turned or not"),
+    "exif_applied": (
+        "warning",
+        "images have the annotated size once turned as their EXIF orientation says, as they "
+        "will be",
+    ),
+    "exif_ignored": (
+        "warning",
+        "images ask for an EXIF orientation that will be ignored, as they have the annotated size "
+        "without it; check where the boxes lie",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What the file of one image is.
+
+    Attributes:
+        name: The file, relative to the image folder.
+        fault: Name of the check that it fails, or None.
+        detail: More about the fault; may be empty.
+        sha256: Hash of the file; None if it does not exist.
+    """
+
+    name: str
+    fault: str | None
+    detail: str
+    sha256: str | None
+
+
+def examine_images(index: CocoIndex) -> Iterator[ImageFacts]:
+    """Read and decode every image file, by ascending image id.
+
+    Args:
+        index: Names the files and the annotated sizes.
+    """
+
+    def examine(position: int) -> ImageFacts:
+        height, width = index.image_hw[position].tolist()
+        return examine_image(index.images_dir, str(index.file_names[position]), (height, width))
+
+    # Pillow lets other threads run while it decodes.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        yield from pool.map(examine, range(len(index)))
+
+
+def examine_image(images_dir: Path, name: str, annotated_hw: tuple[int, int]) -> ImageFacts:
+    """Read and decode one image file.
+
+    Args:
+        images_dir: Folder of the images.
+        name: The file, relative to the folder.
+        annotated_hw: Height and width in pixels in the annotation file.
+    """
+    path = images_dir / name
+    try:
+        content = read_image_file(path)
+    except UnreadableImageError as error:
+        fault = "undecodable_image" if path.exists() else "missing_image"
+        return ImageFacts(name, fault, error.problems[0].message, None)
+    digest = sha256(content).hexdigest()
+    try:
+        decoded = decode_content(content, path, annotated_hw)
+    except DataError as error:
+        unreadable = isinstance(error, UnreadableImageError)
+        fault = "undecodable_image" if unreadable else "size_mismatch"
+        return ImageFacts(name, fault, error.problems[0].message, digest)
+    if not decoded.has_orientation:
+        return ImageFacts(name, None, "", digest)
+    fault = "exif_applied" if decoded.is_oriented else "exif_ignored"
+    return ImageFacts(name, fault, "", digest)
+
+
+def summarise_images(facts: Sequence[ImageFacts]) -> tuple[Finding, ...]:
+    """Turn what was found in the files of one split into findings."""
+    found = []
+    for check, (severity, message) in _MESSAGES.items():
+        faulty = [fact for fact in facts if fact.fault == check]
+        named = [
+            f"{fact.name}: {fact.detail}"
+            if check in {"undecodable_image", "size_mismatch"}
+            else fact.name
+            for fact in faulty
+        ]
+        found.append(Finding.of(check, severity, message, named))
+    copies = [" = ".join(names) for names in _names_of(facts).values() if len(names) > 1]
+    message = "groups of images within the split have the same content"
+    found.append(Finding.of("duplicate_content", "warning", message, copies))
+    return present(found)
+
+
+def find_leakage(train: Iterable[ImageFacts], val: Iterable[ImageFacts]) -> Finding | None:
+    """Look for validation images whose file is a training image's, byte for byte."""
+    in_train = _names_of(train)
+    leaked = [
+        f"{name} = {in_train[digest][0]} in train"
+        for digest, names in _names_of(val).items()
+        if digest in in_train
+        for name in names
+    ]
+    message = "validation images are training images too: their scores mean nothing"
+    return Finding.of("leakage", "error", message, leaked)
+
+
+def _names_of(facts: Iterable[ImageFacts]) -> Mapping[str, list[str]]:
+    """Files by the hash of their content; one file named twice counts once."""
+    names: dict[str, list[str]] = {}
+    for fact in facts:
+        if fact.sha256 is not None and fact.name not in names.setdefault(fact.sha256, []):
+            names[fact.sha256].append(fact.name)
+    return names
