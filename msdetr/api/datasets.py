@@ -109,10 +109,11 @@ def load_evaluation_data(
             model.
         UsageError: ``data`` names neither.
     """
-    return _evaluation_data(_find_index(recipe.data, data), recipe, label_space)
+    return _evaluation_data(find_index(recipe.data, data), recipe, label_space)
 
 
-def _find_index(recipe: DataRecipe, data: str | None) -> CocoIndex:
+def find_index(recipe: DataRecipe, data: str | None) -> CocoIndex:
+    """Read the annotations of the images to evaluate on; see :func:`load_evaluation_data`."""
     if data is None:
         with counting("generating shapes") as progress:
             return read_split(recipe, "val", progress)

@@ -90,7 +90,7 @@ class DatasetDetector:
             self._loader.load(batches), len(batches), "evaluating", quiet=self._rank > 0
         )
         for batch in loaded:
-            with _autocast(device, self.settings.precision):
+            with autocast(device, self.settings.precision):
                 output: ModelOutput = model(batch.images.to(device), with_one_to_many=False)
             layers = range(output.one_to_one.logits.shape[0]) if every_layer else [-1]
             results = results or [[] for _ in layers]
@@ -114,7 +114,8 @@ class DatasetDetector:
         )
 
 
-def _autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Run layers in "fp32", "bf16" or "fp16" within the context."""
     if precision == "fp32":
         return nullcontext()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16

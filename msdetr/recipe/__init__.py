@@ -8,7 +8,13 @@ from .loading import load_recipe, recipe_from_dict
 from .model import BackboneRecipe, ModelRecipe
 from .packaged import RecipeInfo, find_recipe, packaged_recipes
 from .schema import Recipe
-from .supervision import CostRecipe, FocalRecipe, LossRecipe, SupervisionRecipe
+from .supervision import (
+    CostRecipe,
+    FocalRecipe,
+    LossRecipe,
+    OneToManyRecipe,
+    SupervisionRecipe,
+)
 from .training import EvaluationRecipe, TrainRecipe
 
 __all__ = [
@@ -20,6 +26,7 @@ __all__ = [
     "FocalRecipe",
     "LossRecipe",
     "ModelRecipe",
+    "OneToManyRecipe",
     "Recipe",
     "RecipeInfo",
     "SupervisionRecipe",

@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": {
         *_TENSORS,
         *("recipe", "ops", "data", "model", "assignment", "losses", "engine", "evaluation"),
-        *("interop", "build", "version", "drawing"),
+        *("interop", "build", "version", "drawing", "inspection"),
     },
     "cli": {"recipe", "api", "errors", "version"},
     "recipes": set(),

@@ -1,0 +1,128 @@
+"""From the output of a model to the images of a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from msdetr.assignment import HungarianAssigner, OneToManyAssigner, assign_together
+from msdetr.assignment.costs import logits_of_targets
+from msdetr.inspection.trace import BRANCHES, LOSS_NAMES, TracedBranch
+from msdetr.losses import Criterion, Supervision
+from msdetr.losses.supervision import SupervisionBranch
+from msdetr.structures import Assignment, LossTerm, ModelOutput, Predictions, Targets
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedImage:
+    """The part of a traced image that the model and the assigners decide; see ``TracedImage``."""
+
+    one_to_one: TracedBranch
+    one_to_many: TracedBranch
+    u: Tensor
+    hungarian_cost: Tensor
+    one_to_one_queries: Tensor
+    one_to_many_queries: Tensor
+
+
+class Recorder:
+    """Runs both assignments and their losses on single images, and keeps what was decided.
+
+    Args:
+        criterion: With both branches; its proposals are left out.
+
+    Raises:
+        ValueError: If the assigners are not the Hungarian and the one-to-many one.
+    """
+
+    def __init__(self, criterion: Criterion) -> None:
+        one_to_one, one_to_many = (getattr(criterion.supervision, name) for name in BRANCHES)
+        if one_to_many is None or not (
+            isinstance(one_to_one.assigner, HungarianAssigner)
+            and isinstance(one_to_many.assigner, OneToManyAssigner)
+        ):
+            raise ValueError("a trace needs a Hungarian and a one-to-many assigner")
+        self.hungarian: HungarianAssigner = one_to_one.assigner
+        self.one_to_many: OneToManyAssigner = one_to_many.assigner
+        self._assignments = _Listening()
+        supervision: Supervision = replace(
+            criterion.supervision, assign=self._assignments, proposals=None
+        )
+        self._criterion = Criterion(supervision, alpha=criterion.alpha, gamma=criterion.gamma)
+
+    @torch.no_grad()
+    def record(self, output: ModelOutput, targets: Targets, index: int, u: Tensor) -> RecordedImage:
+        """Record one image of a batch.
+
+        Args:
+            output: Of the batch; without a one-to-many branch its one-to-one predictions stand
+                for both.
+            targets: Of the batch.
+            index: Position of the image in the batch.
+            u: [N, Q] float in [0, 1), the randomness of the cap.
+        """
+        single = ModelOutput(
+            _one_image(output.one_to_one, index),
+            _one_image(output.one_to_many or output.one_to_one, index),
+        )
+        num_targets = int(targets.counts[index])
+        alone = Targets(
+            targets.boxes_cxcywh[index : index + 1, : max(1, num_targets)],
+            targets.labels[index : index + 1, : max(1, num_targets)],
+            targets.counts[index : index + 1],
+            targets.image_ids[index : index + 1],
+        )
+        terms = self._criterion(single, alone, normalizer=1.0, u=u[:, None])
+        one_to_one, one_to_many = (_queries(rows, alone, u) for rows in self._assignments.last)
+        cost = self.hungarian.cost(single.one_to_one, alone)[:, 0, :num_targets]
+        assert single.one_to_many is not None
+        return RecordedImage(
+            one_to_one=_branch("one_to_one", single.one_to_one, alone, terms),
+            one_to_many=_branch("one_to_many", single.one_to_many, alone, terms),
+            u=u.float().cpu(),
+            hungarian_cost=cost.cpu().contiguous(),
+            one_to_one_queries=one_to_one[..., 0],
+            one_to_many_queries=one_to_many,
+        )
+
+
+@dataclass
+class _Listening:
+    """Assigns like training does, and keeps the last result."""
+
+    last: list[Assignment] = field(default_factory=list)
+
+    def __call__(self, requests: Sequence[SupervisionBranch], u: Tensor) -> list[Assignment]:
+        self.last = assign_together(requests, u)
+        return self.last
+
+
+def _one_image(predictions: Predictions, index: int) -> Predictions:
+    chosen = slice(index, index + 1)
+    return Predictions(
+        predictions.logits[:, chosen].float(), predictions.boxes_cxcywh[:, chosen].float()
+    )
+
+
+def _queries(rows: Assignment, targets: Targets, u: Tensor) -> Tensor:
+    """[N, T, J] int64 of the rows of one image, -1 where they are not valid."""
+    query = torch.where(rows.valid, rows.query, -1)
+    per_target = query.view(u.shape[0], targets.labels.shape[1], -1)
+    return per_target[:, : int(targets.counts[0])].cpu()
+
+
+def _branch(
+    name: str, predictions: Predictions, targets: Targets, terms: Sequence[LossTerm]
+) -> TracedBranch:
+    probabilities = logits_of_targets(predictions.logits, targets.labels).sigmoid_()
+    values = {(term.name, term.layer): term.value for term in terms if term.branch == name}
+    layers = range(predictions.logits.shape[0])
+    losses = [torch.stack([values[loss, layer] for loss in LOSS_NAMES]) for layer in layers]
+    return TracedBranch(
+        boxes_cxcywh=predictions.boxes_cxcywh[:, 0].cpu().contiguous(),
+        probabilities=probabilities[:, 0, : int(targets.counts[0])].cpu().contiguous(),
+        losses=torch.stack(losses).float().cpu(),
+    )
