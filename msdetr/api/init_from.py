@@ -13,7 +13,8 @@ from torch import Tensor
 from msdetr.engine.checkpoint import read_info, read_weights, resolve_checkpoint
 from msdetr.engine.weights import unique_state
 from msdetr.errors import CheckpointError
-from msdetr.interop.official import read_published_checkpoint, translate
+from msdetr.interop.official import translate
+from msdetr.interop.published_file import read_published_file
 from msdetr.model import DetectionModel
 
 
@@ -77,7 +78,7 @@ def initialise_from(model: DetectionModel, source: Path, *, quiet: bool = False)
 
 def _read(source: Path, model: DetectionModel) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
     if source.is_file():
-        published = read_published_checkpoint(source)
+        published = read_published_file(source).state
         translation = translate(published, model.state_dict(), str(source))
         return translation.state, translation.unknown
     checkpoint = resolve_checkpoint(source)

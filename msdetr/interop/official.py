@@ -1,4 +1,4 @@
-"""Names and files of the published MS-DETR and Deformable-DETR checkpoints.
+"""Names in the published MS-DETR and Deformable-DETR checkpoints.
 
 A published state dict holds some tensors under several names: the heads also stand inside the
 decoder, heads that layers share stand once per layer. Each of our tensors thus has one or more
@@ -7,12 +7,9 @@ published names (its aliases).
 
 from __future__ import annotations
 
-import argparse
-import pickle
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -122,7 +119,7 @@ def translate(published: Mapping[str, Tensor], names: Iterable[str], source: str
         problems += [
             Problem(alias, f"differs from {present[0]}, though both name one tensor")
             for alias in present[1:]
-            if not torch.equal(published[alias], state[name])
+            if not _same(published[alias], state[name])
         ]
     if problems:
         raise CheckpointError(source, problems)
@@ -145,49 +142,69 @@ def from_published(
         State dict for ``load_state_dict`` with ``strict=True``.
 
     Raises:
-        CheckpointError: Names are missing or unexpected, shapes differ, or aliases of one
-            tensor do.
+        CheckpointError: Names are missing or unexpected, shapes differ, aliases of one tensor
+            do, or values are not finite.
     """
+    problems = find_mismatches(published, expected)
+    if problems:
+        raise CheckpointError(source, problems)
     translation = translate(published, expected, source)
-    problems = [Problem(name, "the model has no such tensor") for name in translation.unknown]
-    for name, aliases in published_names(expected).items():
-        tensor = translation.state.get(name)
-        if tensor is None:
-            problems.append(Problem(aliases[0], "missing from the file"))
-        elif tensor.shape != expected[name].shape:
-            wanted, found = list(expected[name].shape), list(tensor.shape)
-            problems.append(Problem(aliases[0], f"expected shape {wanted}, got {found}"))
+    problems = [
+        Problem(published_names(expected)[name][0], "holds values that are not finite numbers")
+        for name, tensor in translation.state.items()
+        if not tensor.isfinite().all()
+    ]
     if problems:
         raise CheckpointError(source, problems)
     return {name: translation.state.get(name, tensor) for name, tensor in expected.items()}
 
 
-def read_published_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read the state dict of a published ``.pth`` file without running code from it.
+def find_mismatches(
+    published: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> list[Problem]:
+    """List how a published state dict differs from a model in names and shapes.
 
     Args:
-        path: A pickled dict with the state dict under ``model`` (``args``, ``optimizer`` and
-            others may stand beside it), or a bare state dict.
+        published: State dict under published names.
+        expected: Our model's state dict, also of a model without values (device "meta").
 
-    Raises:
-        CheckpointError: No such file, damaged, with code in it, or not a state dict.
+    Returns:
+        One problem per published name that is unexpected, missing under all its aliases, or of
+        another shape; empty if the file fits.
     """
-    if not path.is_file():
-        raise CheckpointError(str(path), "no such file")
-    try:
-        # The published files keep their command line as a Namespace, which holds plain values.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            str(path), "refused: damaged, or a pickle that holds more than tensors and plain values"
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise CheckpointError(str(path), "damaged: cannot be read as a checkpoint") from error
-    state = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(str(path), "expected a state dict, or a dict with one under 'model'")
-    return state
+    aliases_of = published_names(expected)
+    wanted = {alias for aliases in aliases_of.values() for alias in aliases}
+    problems = [
+        Problem(name, "unexpected: the model has no such tensor")
+        for name in published
+        if name not in wanted
+    ]
+    for name, aliases in aliases_of.items():
+        present = [alias for alias in aliases if alias in published]
+        if not present:
+            problems.append(Problem(aliases[0], "missing from the file"))
+        shape = list(expected[name].shape)
+        problems += [
+            Problem(alias, f"expected shape {shape}, got {_describe(published[alias])}")
+            for alias in present
+            if list(published[alias].shape) != shape or not published[alias].is_floating_point()
+        ]
+    return problems
+
+
+def count_classes(published: Mapping[str, Tensor]) -> int | None:
+    """Return K, the classes of a published state dict; None if it has no class head."""
+    bias = published.get("class_embed.0.bias")
+    return None if bias is None or bias.ndim != 1 else len(bias)
+
+
+def _describe(tensor: Tensor) -> str:
+    kind = "" if tensor.is_floating_point() else f" of {str(tensor.dtype).removeprefix('torch.')}"
+    return f"{list(tensor.shape)}{kind}"
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    return first.dtype == second.dtype and torch.equal(first, second)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +8,9 @@ from torch import Tensor
 
 from msdetr.errors import CheckpointError
 from msdetr.interop.official import (
+    count_classes,
     from_published,
     published_names,
-    read_published_checkpoint,
     to_published,
     translate,
 )
@@ -222,52 +220,24 @@ def test_extra_layers_of_the_file_are_unknown(state: dict[str, Tensor]) -> None:
     assert "transformer.decoder.layers.1.linear1.weight" in result.unknown
 
 
-def test_checkpoint_file_with_its_command_line(tmp_path: Path, state: dict[str, Tensor]) -> None:
-    content = {
-        "model": to_published(state),
-        "args": argparse.Namespace(lr=2e-4, two_stage=True),
-        "optimizer": {"state": {}, "param_groups": [{"lr": 2e-4}]},
-        "epoch": 11,
-    }
-    torch.save(content, tmp_path / "checkpoint.pth")
-    loaded = read_published_checkpoint(tmp_path / "checkpoint.pth")
-    assert loaded.keys() == content["model"].keys()  # type: ignore[attr-defined]
-    torch.save(loaded, tmp_path / "bare.pth")
-    assert read_published_checkpoint(tmp_path / "bare.pth").keys() == loaded.keys()
+def test_numbers_must_be_finite_and_of_a_floating_type(state: dict[str, Tensor]) -> None:
+    published = to_published(state)
+    bias = published["input_proj.0.0.bias"]
+    published["input_proj.0.0.bias"] = bias.long()
+    with pytest.raises(CheckpointError, match=r"input_proj\.0\.0\.bias.*\[32\] of int64"):
+        from_published(published, state, "file.pth")
+    published["input_proj.0.0.bias"] = bias / 0
+    with pytest.raises(CheckpointError, match=r"input_proj\.0\.0\.bias: .*not finite"):
+        from_published(published, state, "file.pth")
 
 
-class _Touches:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[Path]]:
-        return Path.touch, (self.path,)
-
-
-def test_checkpoint_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
-    marker = tmp_path / "ran"
-    torch.save({"model": {}, "args": _Touches(marker)}, tmp_path / "evil.pth")
-    with pytest.raises(CheckpointError, match="refused") as caught:
-        read_published_checkpoint(tmp_path / "evil.pth")
-    assert "\n" not in str(caught.value)
-    assert not marker.exists()
+def test_half_precision_is_taken(state: dict[str, Tensor]) -> None:
+    model = build()
+    half = {name: value.half() for name, value in to_published(state).items()}
+    model.load_state_dict(from_published(half, model.state_dict(), "file.pth"))
+    assert model.encoder.level_embed.dtype == torch.float32
 
 
-def test_truncated_checkpoint(tmp_path: Path, state: dict[str, Tensor]) -> None:
-    path = tmp_path / "cut.pth"
-    torch.save({"model": to_published(state)}, path)
-    path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(CheckpointError, match="damaged"):
-        read_published_checkpoint(path)
-
-
-@pytest.mark.parametrize("content", [{"model": 3}, [1, 2], {"epoch": 4}])
-def test_files_of_something_else(tmp_path: Path, content: object) -> None:
-    torch.save(content, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match="expected a state dict"):
-        read_published_checkpoint(tmp_path / "other.pth")
-
-
-def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no such file"):
-        read_published_checkpoint(tmp_path / "gone.pth")
+def test_classes_are_counted(state: dict[str, Tensor]) -> None:
+    assert count_classes(to_published(state)) == 3
+    assert count_classes({}) is None

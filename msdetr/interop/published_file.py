@@ -1,0 +1,107 @@
+"""Files of the published checkpoints, read without running code from them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msdetr.errors import CheckpointError, MsdetrError
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """Content of a published ``.pth`` file.
+
+    Attributes:
+        state: State dict under published names.
+        arguments: The command line that it was trained with, as JSON values; empty if the file
+            does not say.
+        sha256: Hash of the file.
+    """
+
+    state: dict[str, Tensor]
+    arguments: dict[str, Any]
+    sha256: str
+
+
+def read_published_file(path: Path) -> PublishedFile:
+    """Read a published ``.pth`` file; nothing in it is executed.
+
+    Args:
+        path: A pickled dict with the state dict under ``model`` (``args``, ``optimizer`` and
+            others may stand beside it), or a bare state dict.
+
+    Raises:
+        CheckpointError: No such file, damaged, with code in it, or not a state dict.
+    """
+    content = _load(path)
+    state = content.get("model", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not state or not all(map(_is_entry, state.items())):
+        raise CheckpointError(str(path), "expected a state dict, or a dict with one under 'model'")
+    with path.open("rb") as file:
+        digest = file_digest(file, "sha256").hexdigest()
+    return PublishedFile(dict(state), _arguments(content.get("args")), digest)
+
+
+def write_published_file(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write a state dict as the published code reads it, replacing an older file as a whole.
+
+    Args:
+        path: The ``.pth`` file.
+        state: Tensors under published names; aliases share their storage in the file too.
+
+    Raises:
+        MsdetrError: The file cannot be written.
+    """
+    aside = path.with_name(path.name + ".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"model": dict(state)}, aside)
+        aside.replace(path)
+    except (OSError, RuntimeError) as error:
+        with suppress(OSError):
+            aside.unlink()
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise MsdetrError(f"{path}: cannot be written: {reason}") from error
+
+
+def _load(path: Path) -> Any:  # noqa: ANN401 - whatever was pickled
+    if not path.is_file():
+        raise CheckpointError(str(path), "no such file")
+    try:
+        # The published files keep their command line as a Namespace, which holds plain values.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    # A crafted pickle can fail in many ways inside the restricted loader; none executes it.
+    except Exception as error:
+        reason = "damaged, or a pickle that holds more than tensors and plain values"
+        raise CheckpointError(str(path), f"refused: {reason}; nothing in it was run") from error
+
+
+def _is_entry(item: tuple[object, object]) -> bool:
+    name, value = item
+    if not isinstance(name, str) or not isinstance(value, Tensor):
+        return False
+    return value.layout == torch.strided and value.device.type == "cpu"
+
+
+def _arguments(namespace: object) -> dict[str, Any]:
+    if not isinstance(namespace, argparse.Namespace):
+        return {}
+    return {str(key): _to_json(value) for key, value in vars(namespace).items()}
+
+
+def _to_json(value: object) -> Any:  # noqa: ANN401 - JSON values
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        return str(value)
