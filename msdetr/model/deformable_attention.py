@@ -76,11 +76,20 @@ class DeformableAttention(nn.Module):
 
     def _locations(self, query: Tensor, references: Tensor, level_sizes: Tensor) -> Tensor:
         shape = (*query.shape[:2], self.heads, self.levels, self.points, 2)
-        offsets = at_least_float32(self.sampling_offsets(query)).view(shape)
-        centres = references[:, :, None, :, None, :2]
+        offsets = at_least_float32(self.sampling_offsets(query)).view(*shape[:3], -1)
+        # Everything is spread over levels, points and x, y first: a broadcast along the short
+        # last dimensions would run element by element.
+        centres = self._spread(references[..., :2])
         if references.shape[-1] == 2:
-            return centres + offsets / level_sizes[:, None]
-        return centres + offsets * (references[:, :, None, :, None, 2:] * (0.5 / self.points))
+            locations = centres + offsets / self._spread(level_sizes)
+        else:
+            locations = centres + offsets * self._spread(references[..., 2:] * (0.5 / self.points))
+        return locations.view(shape)
+
+    def _spread(self, per_level: Tensor) -> Tensor:
+        """Repeat [..., L, 2] for every point: [..., 1, L * P * 2]."""
+        repeated = per_level[..., None, :].expand(*per_level.shape[:-1], self.points, 2)
+        return repeated.flatten(-3)[..., None, :]
 
     def _directions(self) -> Tensor:
         angles = torch.arange(self.heads, dtype=torch.float32) * (2 * math.pi / self.heads)
