@@ -107,10 +107,10 @@ def _build_trunk(
 def _tiny_resnet(width: int, norm_layer: _NormLayer) -> nn.Module:
     trunk = nn.Sequential(
         OrderedDict(
-            conv1=nn.Conv2d(3, width, kernel_size=3, stride=2, padding=1, bias=False),
-            bn1=norm_layer(width),
+            conv1=nn.Conv2d(3, width // 2, kernel_size=3, stride=2, padding=1, bias=False),
+            bn1=norm_layer(width // 2),
             relu=nn.ReLU(inplace=True),
-            layer1=_tiny_stage(width, width, norm_layer),
+            layer1=_tiny_stage(width // 2, width, norm_layer),
             layer2=_tiny_stage(width, 2 * width, norm_layer),
             layer3=_tiny_stage(2 * width, 4 * width, norm_layer),
             layer4=_tiny_stage(4 * width, 8 * width, norm_layer),
@@ -123,8 +123,11 @@ def _tiny_resnet(width: int, norm_layer: _NormLayer) -> nn.Module:
 
 
 def _tiny_stage(in_channels: int, channels: int, norm_layer: _NormLayer) -> nn.Module:
+    # Averaging before the projection loses no pixels, and a CPU strides badly over single ones.
     shortcut = nn.Sequential(
-        nn.Conv2d(in_channels, channels, kernel_size=1, stride=2, bias=False), norm_layer(channels)
+        nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False),
+        nn.Conv2d(in_channels, channels, kernel_size=1, bias=False),
+        norm_layer(channels),
     )
     block = resnet.BasicBlock(in_channels, channels, 2, shortcut, norm_layer=norm_layer)
     return nn.Sequential(block)
