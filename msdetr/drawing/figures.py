@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,7 @@ PALETTE = tuple("#{:02X}{:02X}{:02X}".format(*COLORS[i]) for i in (4, 5, 2, 6, 1
 
 GREY = "#767676"
 
-# Fixed ids and no dates: the same numbers give the same bytes.
-_STYLE: dict[str, Any] = {
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "svg.hashsalt": "msdetr",
-    "svg.fonttype": "none",
-}
+# No dates: the same numbers give the same bytes.
 _METADATA: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".png": {"Software": None}}
 _DPI = 130
 
@@ -49,7 +44,7 @@ def new_figure(
     Returns:
         The figure and its panels, row by row.
     """
-    with mpl.rc_context(_STYLE):
+    with _style():
         size = (panel_size[0] * num_columns, panel_size[1] * num_rows)
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
@@ -85,6 +80,18 @@ def save_figure(figure: Figure, path: Path) -> None:
         path: Ends in ``.png`` or ``.svg``.
     """
     aside = path.with_name(f".{path.name}.new{path.suffix}")
-    with mpl.rc_context(_STYLE):
+    with _style():
         figure.savefig(aside, dpi=_DPI, metadata=_METADATA[path.suffix], facecolor="white")
     aside.replace(path)
+
+
+def _style() -> AbstractContextManager[None]:
+    # Text stays text in SVG files; the salt makes their ids the same every time.
+    return mpl.rc_context(
+        {
+            "font.size": 10,
+            "axes.titlesize": 11,
+            "svg.hashsalt": "msdetr",
+            "svg.fonttype": "none",
+        }
+    )
