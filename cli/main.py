@@ -16,8 +16,9 @@ import typer
 
 from msdetr.errors import MsdetrError
 
-from . import doctor, plot, recipes, train
+from . import data, doctor, plot, recipes, train
 from . import eval as evaluation
+from . import import_official as importing
 from .options import examples
 
 DEBUG = "--debug"
@@ -37,8 +38,10 @@ app = typer.Typer(
     ),
 )
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(data.app, name="data")
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command("eval", epilog=evaluation.EXAMPLES)(evaluation.evaluate)
+app.command("import-official", epilog=importing.EXAMPLES)(importing.import_official)
 app.command(epilog=plot.EXAMPLES)(plot.plot)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 

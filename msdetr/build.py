@@ -158,8 +158,34 @@ def read_split(
     Raises:
         DataError: Something is missing or malformed.
     """
-    located = _locate(recipe, split, progress)
-    index = read_coco(located.images_dir, located.annotations_file)
+    located = locate_files(recipe, split, progress)
+    return limit_split(recipe, split, read_coco(located.images_dir, located.annotations_file))
+
+
+def locate_files(
+    recipe: DataRecipe, split: str, progress: shapes.Progress | None = None
+) -> CocoSplit:
+    """Find the files of "train" or "val", generating the embedded data set if needed.
+
+    Args:
+        recipe: Names the data set.
+        split: "train" or "val".
+        progress: Told how many images are generated, and of how many.
+
+    Raises:
+        DataError: The data set is missing or cannot be generated.
+    """
+    chosen = recipe.train if split == "train" else recipe.val
+    root: Path | None = recipe.root
+    if recipe.source == "shapes":
+        num_train, num_val = recipe.shapes.num_train, recipe.shapes.num_val
+        folder = root or shapes.default_folder(num_train, num_val)
+        root = shapes.ensure(folder, num_train, num_val, progress)
+    return locate_split(split, root=root, images=chosen.images, annotations=chosen.annotations)
+
+
+def limit_split(recipe: DataRecipe, split: str, index: CocoIndex) -> CocoIndex:
+    """Keep the images of a split that the recipe uses."""
     chosen = recipe.train if split == "train" else recipe.val
     return index if chosen.limit is None else index.limit(chosen.limit)
 
@@ -204,16 +230,6 @@ def build_collator(recipe: Recipe, model: DetectionModel) -> Collator:
         min_cells=recipe.model.num_queries if recipe.model.two_stage else 1,
         strides=model.strides,
     )
-
-
-def _locate(recipe: DataRecipe, split: str, progress: shapes.Progress | None) -> CocoSplit:
-    chosen = recipe.train if split == "train" else recipe.val
-    root: Path | None = recipe.root
-    if recipe.source == "shapes":
-        num_train, num_val = recipe.shapes.num_train, recipe.shapes.num_val
-        folder = root or shapes.default_folder(num_train, num_val)
-        root = shapes.ensure(folder, num_train, num_val, progress)
-    return locate_split(split, root=root, images=chosen.images, annotations=chosen.annotations)
 
 
 def _build_backbone(recipe: BackboneRecipe) -> Backbone:

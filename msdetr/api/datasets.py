@@ -132,12 +132,17 @@ def find_index(recipe: DataRecipe, data: str | None) -> CocoIndex:
 
 
 def _evaluation_data(index: CocoIndex, recipe: Recipe, label_space: LabelSpace) -> EvaluationData:
-    _check_names(index, label_space)
+    check_names(index, label_space)
     transform = build_eval_transform(recipe.data)
     return EvaluationData(DetectionDataset(index, transform, label_space, recipe.train.seed))
 
 
-def _check_names(index: CocoIndex, label_space: LabelSpace) -> None:
+def check_names(index: CocoIndex, label_space: LabelSpace) -> None:
+    """Compare the names of the classes in use.
+
+    Raises:
+        DataError: A category id stands for another class than in the model.
+    """
     known = dict(zip(label_space.category_ids, label_space.names, strict=True))
     used = set(np.unique(index.category_ids).tolist())
     problems = [

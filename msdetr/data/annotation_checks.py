@@ -40,7 +40,7 @@ def check_crowding(
     image_ids: NDArray[np.int64],
     num_boxes: NDArray[np.int64],
     num_queries: int,
-    max_positive_fraction: float | None,
+    max_positives: int | None,
 ) -> tuple[Finding, ...]:
     """Compare the boxes of every image with what a model can match.
 
@@ -48,27 +48,26 @@ def check_crowding(
         image_ids: [I].
         num_boxes: [I] targets of each image.
         num_queries: Q.
-        max_positive_fraction: Share of the queries that one-to-many supervision makes positive
-            at most; None without it.
+        max_positives: Queries of an image that one-to-many supervision makes positive at most;
+            None without such a bound.
     """
     found = [
         Finding.of(
             "more_boxes_than_queries",
             "warning",
-            f"images have more boxes than the model has queries ({num_queries}): the rest is "
-            "never matched; raise model.num_queries",
+            f"images have more boxes than the model has queries ({num_queries}), so that some "
+            "are never matched",
             _images(image_ids[num_boxes > num_queries]),
         )
     ]
-    if max_positive_fraction is not None:
-        cap = int(max_positive_fraction * num_queries)
+    if max_positives is not None:
         found.append(
             Finding.of(
                 "more_boxes_than_positives",
                 "warning",
-                f"images have more boxes than one-to-many supervision has positive queries "
-                f"({cap} of {num_queries}): which boxes it leaves out is random",
-                _images(image_ids[num_boxes > cap]),
+                "images have more boxes than one-to-many supervision has positive queries "
+                f"({max_positives} of {num_queries}), so that it leaves some out at random",
+                _images(image_ids[num_boxes > max_positives]),
             )
         )
     return present(found)
@@ -114,7 +113,7 @@ def _repeated_annotations(
     rows = np.concatenate([np.stack(keys, axis=1).astype(np.float64), boxes], axis=1)
     _, first = np.unique(rows, axis=0, return_index=True)
     repeated = np.setdiff1d(np.arange(len(rows)), first)
-    message = "annotations repeat another one: same image, class and box"
+    message = "annotations repeat another one (same image, class and box)"
     ids = column(annotations, "id")[repeated]
     return Finding.of("duplicate_annotation", "warning", message, _annotations(ids))
 

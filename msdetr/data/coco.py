@@ -93,6 +93,12 @@ class CocoIndex:
         """Return the rows of ``boxes_xyxy_px`` and ``category_ids`` of an image."""
         return slice(int(self.first_target[position]), int(self.first_target[position + 1]))
 
+    def count_by_class(self) -> dict[str, int]:
+        """Return the number of targets by class name, in the order of the category ids."""
+        ids, counts = np.unique(self.category_ids, return_counts=True)
+        count_of = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+        return {category.name: count_of.get(category.id, 0) for category in self.categories}
+
     def limit(self, num_images: int) -> CocoIndex:
         """Return an index of the first images only; the counts of left-out ones stay."""
         num_targets = self.first_target[min(num_images, len(self))]

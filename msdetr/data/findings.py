@@ -18,9 +18,10 @@ class Finding:
     Attributes:
         check: Name of the check, for machines.
         severity: "error" if the data must not be trained on as they are, else "warning".
-        message: What is wrong, and what a training does about it.
+        message: What is wrong, and what a training does about it; their number
+            follows.
         count: How many images, annotations or classes are affected.
-        examples: The first few of them.
+        examples: The first few of them; none where the message says it all.
     """
 
     check: str
@@ -48,9 +49,10 @@ class Finding:
 
     def line(self) -> str:
         """The finding in one line."""
+        if not self.examples:
+            return self.message
         more = ", ..." if self.count > len(self.examples) else ""
-        listed = f" ({', '.join(self.examples)}{more})" if self.examples else ""
-        return f"{self.count} {self.message}{listed}"
+        return f"{self.message}: {self.count} ({', '.join(self.examples)}{more})"
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as JSON values."""

@@ -26,7 +26,7 @@ _MESSAGES: dict[str, tuple[Severity, str]] = {
     "exif_ignored": (
         "warning",
         "images ask for an EXIF orientation that will be ignored, as they have the annotated size "
-        "without it; check where the boxes lie",
+        "without it (check where the boxes lie)",
     ),
 }
 
@@ -118,7 +118,7 @@ def find_leakage(train: Iterable[ImageFacts], val: Iterable[ImageFacts]) -> Find
         if digest in in_train
         for name in names
     ]
-    message = "validation images are training images too: their scores mean nothing"
+    message = "validation images are training images too, so that scores mean little"
     return Finding.of("leakage", "error", message, leaked)
 
 

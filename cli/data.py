@@ -1,0 +1,44 @@
+"""`msdetr data`: look at data before training on them."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+from msdetr.errors import DataError
+from msdetr.recipe import load_recipe
+
+from .options import JsonOption, OverridesOption, RecipeArgument, examples
+
+app = typer.Typer(no_args_is_help=True, help="Look at data before training on them.")
+
+
+@app.callback()
+def _group() -> None:
+    """Look at data before training on them."""
+
+
+@app.command(
+    epilog=examples(
+        "msdetr data check shapes_tiny",
+        "msdetr data check ddetr_300q --set data.root=/data/coco",
+        "msdetr data check my_recipe.yaml --json",
+    ),
+)
+def check(
+    recipe: RecipeArgument, overrides: OverridesOption = None, as_json: JsonOption = False
+) -> None:
+    """Check annotations and every image of a recipe's data; exit code 2 if there are errors."""
+    loaded = load_recipe(recipe, overrides or ())
+    from rich.console import Console
+
+    from msdetr.api.data_check import check_data
+
+    report = check_data(loaded)
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=2))
+    else:
+        Console().print(report)
+    if report.num_errors:
+        raise typer.Exit(DataError.exit_code)

@@ -1,0 +1,144 @@
+"""Checking a recipe's data: the workflow behind ``msdetr data check``, and its cheap part."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from msdetr.api.data_report import DataReport, SplitFacts
+from msdetr.api.datasets import check_names
+from msdetr.api.progress import counting, show_progress
+from msdetr.build import build_label_space, limit_split, locate_files
+from msdetr.data.annotation_checks import check_classes, check_crowding
+from msdetr.data.coco import CocoIndex, index_annotations
+from msdetr.data.coco_file import drop_contradictions, find_contradictions, parse_annotations
+from msdetr.data.findings import NUM_EXAMPLES, Finding
+from msdetr.data.image_checks import ImageFacts, examine_images, find_leakage, summarise_images
+from msdetr.errors import DataError
+from msdetr.recipe import Recipe
+
+SPLITS = ("train", "val")
+_BOTH = "both"
+
+Findings = list[tuple[str, Finding]]
+
+
+def check_data(recipe: Recipe) -> DataReport:
+    """Check the data of a recipe as thoroughly as can be: annotations and every image file.
+
+    Args:
+        recipe: Names the data and the model that they are for.
+
+    Returns:
+        What was found; nothing that is wrong with the data raises.
+    """
+    findings: Findings = []
+    indices: dict[str, CocoIndex] = {}
+    for split in SPLITS:
+        index, errors = _read(recipe, split)
+        findings += [(split, finding) for finding in errors]
+        if index is not None:
+            indices[split] = index
+            findings += [(split, finding) for finding in find_warnings(recipe, split, index)]
+    findings += _check_label_space(recipe, indices)
+    findings += _check_images(indices)
+    findings.sort(key=lambda entry: entry[1].severity != "error")
+    return DataReport(
+        splits={split: SplitFacts.of(index) for split, index in indices.items()},
+        num_queries=recipe.model.num_queries,
+        max_positives=_max_positives(recipe),
+        findings=findings,
+    )
+
+
+def find_warnings(recipe: Recipe, split: str, index: CocoIndex) -> list[Finding]:
+    """The cheap part of the check, without looking at images.
+
+    Args:
+        recipe: Of the model that the data are for.
+        split: "train" or "val".
+        index: The split's annotations, which were read without an error.
+    """
+    found = list(index.findings)
+    if split == "train":
+        num_boxes = np.diff(index.first_target)
+        found += check_crowding(
+            index.image_ids, num_boxes, recipe.model.num_queries, _max_positives(recipe)
+        )
+        found += check_classes(index.count_by_class())
+    return found
+
+
+def _max_positives(recipe: Recipe) -> int | None:
+    many = recipe.supervision.one_to_many
+    if many is None or many.max_positive_fraction is None:
+        return None
+    return math.floor(many.max_positive_fraction * recipe.model.num_queries)
+
+
+def _read(recipe: Recipe, split: str) -> tuple[CocoIndex | None, list[Finding]]:
+    """Index a split, without what contradicts itself, and list these errors."""
+    try:
+        with counting("generating shapes") as progress:
+            located = locate_files(recipe.data, split, progress)
+        file = parse_annotations(located.annotations_file)
+    except DataError as error:
+        return None, _as_findings("annotation_file", error)
+    errors = [
+        Finding(
+            contradiction.check,
+            "error",
+            f"{contradiction.where}: each of these {contradiction.what}",
+            len(contradiction.ids),
+            tuple(map(str, contradiction.ids[:NUM_EXAMPLES])),
+        )
+        for contradiction in find_contradictions(file.content)
+    ]
+    if errors:
+        file = replace(file, content=drop_contradictions(file.content))
+    index = index_annotations(file, located.images_dir)
+    return limit_split(recipe.data, split, index), errors
+
+
+def _check_label_space(recipe: Recipe, indices: dict[str, CocoIndex]) -> Findings:
+    """Look for classes that the model of the training data would not know."""
+    if "train" not in indices:
+        return []
+    try:
+        label_space = build_label_space(recipe.data, indices["train"])
+    except DataError as error:
+        return [("train", finding) for finding in _as_findings("label_space", error)]
+    if "val" not in indices:
+        return []
+    val = indices["val"]
+    try:
+        check_names(val, label_space)
+        label_space.labels_of(val.category_ids, str(val.annotations_file))
+    except DataError as error:
+        return [("val", finding) for finding in _as_findings("label_space", error)]
+    return []
+
+
+def _check_images(indices: dict[str, CocoIndex]) -> Findings:
+    facts: dict[str, list[ImageFacts]] = {}
+    found: Findings = []
+    for split, index in indices.items():
+        examined = examine_images(index)
+        facts[split] = list(show_progress(examined, len(index), f"decoding {split} images"))
+        found += [(split, finding) for finding in summarise_images(facts[split])]
+    leakage = find_leakage(facts.get("train", []), facts.get("val", []))
+    return found if leakage is None else [*found, (_BOTH, leakage)]
+
+
+def _as_findings(check: str, error: DataError) -> list[Finding]:
+    return [
+        Finding(
+            check,
+            "error",
+            ": ".join(part for part in (error.source, problem.where, problem.message) if part),
+            1,
+        )
+        for problem in error.problems
+    ]
