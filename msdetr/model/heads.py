@@ -53,8 +53,8 @@ class BoxHead(nn.Module):
         """Map [..., C] to deltas of the logits of (cx, cy, w, h) [..., 4], float32 or wider."""
         first, second, last = (cast(nn.Linear, layer) for layer in self.layers)
         with full_precision(features):
-            hidden = functional.relu(first(features.to(first.weight.dtype)))
-            return at_least_float32(last(functional.relu(second(hidden))))
+            hidden = functional.relu(first(features.to(first.weight.dtype)), inplace=True)
+            return at_least_float32(last(functional.relu(second(hidden), inplace=True)))
 
     def set_size_bias(self, bias: float) -> None:
         """Set the bias of the width and height logits."""
