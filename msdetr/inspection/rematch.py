@@ -68,14 +68,19 @@ class ImageMatching:
     one_to_one_queries: Tensor
     reasons: Tensor
 
-    def reason_of(self, layer: int, target: int, query: int) -> str:
-        """Reason in words, as in ``assignments.csv``; empty for pairs."""
-        reason = Reason(int(self.reasons[layer, target, query]))
-        if reason is Reason.PAIRED:
-            return ""
-        if reason is Reason.LOST_TO_TARGET:
-            return f"lost_to_target:{int(self.candidate[layer, query])}"
-        return reason.name.lower()
+
+def reason_text(reason: int, candidate: int) -> str:
+    """Reason as in ``assignments.csv``; empty for pairs.
+
+    Args:
+        reason: A :class:`Reason`.
+        candidate: The query's candidate.
+    """
+    if reason == Reason.PAIRED:
+        return ""
+    if reason == Reason.LOST_TO_TARGET:
+        return f"lost_to_target:{candidate}"
+    return Reason(reason).name.lower()
 
 
 def check_assigner(assigner: OneToManyAssigner, num_queries: int) -> None:

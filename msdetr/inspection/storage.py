@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from msdetr.errors import TraceError
@@ -40,7 +40,7 @@ def write_files(
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         (aside / DOCUMENT).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
-        save_file(dict(tensors), aside / TENSORS)
+        (aside / TENSORS).write_bytes(save(dict(tensors)))
         sums = [f"{_digest(aside / name)}  {name}\n" for name in (DOCUMENT, TENSORS)]
         (aside / SUMS).write_text("".join(sums))
         shutil.rmtree(directory, ignore_errors=True)

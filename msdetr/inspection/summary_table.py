@@ -1,0 +1,69 @@
+"""The statistics of a trace as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from msdetr.inspection.summary import LayerSummary, MatchingSummary, Spread
+from msdetr.inspection.trace import SIZE_BINS
+
+
+def summary_table(summary: MatchingSummary) -> Table:
+    """One column per decoder layer, one row per statistic."""
+    title = f"{summary.num_targets} targets of {summary.num_images} images"
+    if not summary.setting["has_one_to_many_branch"]:
+        title += "; no one-to-many branch: what that assignment would be"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("decoder layer")
+    for layer in summary.layers:
+        table.add_column(str(layer.layer), justify="right", no_wrap=True)
+    for name, show in _ROWS.items():
+        table.add_row(name, *(show(layer) for layer in summary.layers))
+    return table
+
+
+def _mean(spread: Spread) -> str:
+    return "-" if spread.mean is None else f"{spread.mean:.2f}"
+
+
+def _range(spread: Spread) -> str:
+    return "-" if spread.p10 is None else f"{spread.p10:.3g}-{spread.p90:.3g}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}%"
+
+
+def _of_size(name: str) -> dict[str, Callable[[LayerSummary], str]]:
+    return {
+        f"  {name}": lambda layer: _mean(layer.positives_per_target_by_size[name]),
+        f"    p10-p90, {name}": lambda layer: _range(layer.positives_per_target_by_size[name]),
+    }
+
+
+def _without(cause: str) -> Callable[[LayerSummary], str]:
+    return lambda layer: str(layer.targets_without_positives[cause])
+
+
+_ROWS: dict[str, Callable[[LayerSummary], str]] = {
+    "positives per target, mean": lambda s: _mean(s.positives_per_target),
+    "  p10-p90": lambda s: _range(s.positives_per_target),
+    **{name: show for size in SIZE_BINS for name, show in _of_size(size).items()},
+    "no positives: lost to another": _without("lost_to_target"),
+    "no positives: by the cap": _without("dropped_by_cap"),
+    "positive queries": lambda s: str(s.positive_queries),
+    "  serving two targets": lambda s: str(s.queries_with_two_targets),
+    "1:1 pick is a 1:n positive": lambda s: _percent(s.one_to_one_also_one_to_many),
+    "1:1 pick has the highest score": lambda s: _percent(s.one_to_one_at_rank_1),
+    "rank of the 1:1 pick, mean": lambda s: _mean(s.rank_of_one_to_one),
+    "  p10-p90 of the rank": lambda s: _range(s.rank_of_one_to_one),
+    "images that hit the cap": lambda s: str(s.images_at_cap),
+    "positives dropped by the cap": lambda s: str(s.positives_dropped_by_cap),
+    "loss per target, 1:1": lambda s: f"{s.loss_one_to_one:.2f}",
+    "loss per target, 1:n": lambda s: f"{s.loss_one_to_many:.2f}",
+    "loss, 1:n by 1:1": lambda s: "-" if s.loss_ratio is None else f"{s.loss_ratio:.2f}",
+    "1:n positives, background for 1:1": lambda s: _percent(s.positives_trained_as_background),
+}
