@@ -18,7 +18,7 @@ from msdetr.errors import MsdetrError
 
 from . import data, doctor, plot, recipes, train
 from . import eval as evaluation
-from . import import_official as importing
+from . import import_official as importing, sweep_matching
 from .options import examples
 
 DEBUG = "--debug"
@@ -43,6 +43,7 @@ app.command(epilog=train.EXAMPLES)(train.train)
 app.command("eval", epilog=evaluation.EXAMPLES)(evaluation.evaluate)
 app.command("import-official", epilog=importing.EXAMPLES)(importing.import_official)
 app.command(epilog=plot.EXAMPLES)(plot.plot)
+app.command(epilog=sweep_matching.EXAMPLES)(sweep_matching.sweep_matching)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from msdetr.api.output import check_output, writing
 from msdetr.drawing.figures import save_figure
 from msdetr.engine.run_directory import RECIPE_FILE
 from msdetr.errors import UsageError
@@ -48,15 +49,12 @@ def plot_runs(runs: Sequence[Path], *, output: Path | None = None, layer: int = 
     figures = draw_training_curves(plotted, layer)
     names = [f"{name}{suffix}" for name in figures for suffix in _SUFFIXES]
     if output is not None:
-        _check_free(output, names)
+        check_output(output, names)
     folder = output or runs[0] / PLOTS
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
         for name, figure in figures.items():
             for suffix in _SUFFIXES:
                 save_figure(figure, folder / f"{name}{suffix}")
-    except OSError as error:
-        raise UsageError(str(folder), f"cannot be written: {error.strerror}") from error
     notes = [f"{run.label}: {note}" for run in plotted for note in run.history.notes]
     if "ap" not in figures:
         notes.append("no evaluation was logged, so there is no AP curve")
@@ -89,11 +87,3 @@ def read_runs(paths: Sequence[Path]) -> list[PlottedRun]:
             )
         )
     return runs
-
-
-def _check_free(output: Path, names: Sequence[str]) -> None:
-    if output.exists() and not output.is_dir():
-        raise UsageError(str(output), "is a file; --output needs a directory")
-    present = [name for name in names if (output / name).exists()]
-    if present:
-        raise UsageError(str(output), f"holds {present[0]} already; give another --output")

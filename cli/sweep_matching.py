@@ -1,0 +1,70 @@
+"""`msdetr sweep-matching`: what other settings would do to a model's one-to-many supervision."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import JsonOption, examples
+
+EXAMPLES = examples(
+    "msdetr sweep-matching --trace trace --k 1,2,4,6,8,10 --output sweep",
+    "msdetr sweep-matching --trace trace --threshold 0.2:0.6:0.05 --alpha 0:1:0.1 --output sweep",
+    "msdetr sweep-matching --trace trace --k 2:10:2 --cap none --output uncapped --json",
+)
+
+_OWN = "the trace's own"
+
+
+def sweep_matching(
+    *,
+    trace: Annotated[Path, typer.Option(metavar="DIR", help="Match trace of a model.")],
+    output: Annotated[
+        Path, typer.Option(metavar="DIR", help="Write sweep.csv and heat maps there.")
+    ],
+    k: Annotated[
+        str | None,
+        typer.Option("--k", metavar="LIST", help="Most queries per target.", show_default=_OWN),
+    ] = None,
+    threshold: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Score from which a query counts.", show_default=_OWN),
+    ] = None,
+    alpha: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Weight of the IoU in the score; the class weighs 1 - alpha.",
+            show_default=_OWN,
+        ),
+    ] = None,
+    cap: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the queries that may be positive, or none.",
+            show_default=_OWN,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Repeat the one-to-many assignment of a trace with many settings.
+
+    A LIST is 1,2,4 or a range start:end:step with both ends. Only matching is repeated: the result
+    predicts the supervision that a setting gives to this model's queries, not the AP of a training.
+    """
+    from rich.console import Console
+
+    from msdetr.api.sweep_matching import SweepOptions
+    from msdetr.api.sweep_matching import sweep_matching as run_sweep
+
+    options = SweepOptions(k=k, threshold=threshold, alpha=alpha, cap=cap)
+    report = run_sweep(trace, options, output=output)
+    if as_json:
+        typer.echo(json.dumps(report.rows))
+        return
+    Console().print(report.table())
+    typer.echo("\n".join(str(file) for file in report.files))

@@ -1,0 +1,43 @@
+"""Directories that a command writes its results to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from msdetr.errors import UsageError
+
+
+def check_output(output: Path, names: Sequence[str]) -> None:
+    """Refuse to overwrite; called before any work.
+
+    Args:
+        output: Directory to write to; need not exist.
+        names: Files that will be written there.
+
+    Raises:
+        UsageError: It is a file, or holds one of the files.
+    """
+    if output.exists() and not output.is_dir():
+        raise UsageError(str(output), "is a file; --output needs a directory")
+    present = [name for name in names if (output / name).exists()]
+    if present:
+        raise UsageError(str(output), f"holds {present[0]} already; give another --output")
+
+
+@contextmanager
+def writing(output: Path) -> Iterator[None]:
+    """Make the directory, and say in one line why something cannot be written to it.
+
+    Args:
+        output: The directory.
+
+    Raises:
+        UsageError: The operating system refuses.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UsageError(str(output), f"cannot be written: {error.strerror}") from error
