@@ -98,9 +98,18 @@ class InterruptedRunError(MsdetrError):
         self.exit_code = 128 + signal_number
 
 
-def _format(source: str, problems: Sequence[Problem]) -> str:
+def _format(source: str, given: Sequence[Problem]) -> str:
+    source = _on_one_line(source)
+    problems = [Problem(_on_one_line(p.where), _on_one_line(p.message)) for p in given]
     if len(problems) == 1:
         return ": ".join(part for part in (source, problems[0].where, problems[0].message) if part)
     width = max((len(p.where) for p in problems), default=0)
     lines = [f"  {p.where:<{width}}   {p.message}" if width else f"  {p.message}" for p in problems]
     return "\n".join([f"{source}: {len(problems)} problems", *lines])
+
+
+def _on_one_line(text: str) -> str:
+    """Escape what files may hold but a terminal must not get: line breaks, control characters."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
