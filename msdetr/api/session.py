@@ -24,11 +24,12 @@ from msdetr.data.batching import Batch
 from msdetr.data.loading import BatchLoader
 from msdetr.data.sampling import EpochPlan
 from msdetr.engine.ema import WeightAverage
-from msdetr.engine.loop import Trainer, TrainerSettings
+from msdetr.engine.loop import Trainer
 from msdetr.engine.optimizer import build_adamw
 from msdetr.engine.processes import Processes
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.seeding import seed_torch
+from msdetr.engine.settings import TrainerSettings
 from msdetr.evaluation.coco import evaluate_boxes
 from msdetr.evaluation.results import write_results
 from msdetr.recipe import Recipe
@@ -119,7 +120,10 @@ class TrainingSession:
                 compile_model=recipe.compile,
             ),
             run_directory=self._directory,
-            info=checkpoint_info(self.recipe, self.data.label_space),
+            info={
+                **checkpoint_info(self.recipe, self.data.label_space),
+                "data": self.data.describe(),
+            },
             evaluate=self.evaluate,
             ema=None if recipe.ema is None else WeightAverage(self.model, recipe.ema.decay),
         )

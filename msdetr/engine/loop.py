@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic
@@ -23,13 +23,15 @@ from msdetr.engine.checkpoint import (
     save_checkpoint,
 )
 from msdetr.engine.ema import WeightAverage
+from msdetr.engine.failures import explain_failure, writing_run
 from msdetr.engine.processes import Processes
 from msdetr.engine.records import RunRecords
 from msdetr.engine.reporting import TrainingReporter
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.schedule import Schedule
 from msdetr.engine.seeding import seed_torch
-from msdetr.engine.signals import StopRequest, StopSignalError
+from msdetr.engine.settings import TrainerSettings
+from msdetr.engine.signals import StopRequest, StopSignalError, ignoring_lost_workers
 from msdetr.engine.state import RunState
 from msdetr.engine.step import (
     BatchT,
@@ -45,35 +47,6 @@ from msdetr.errors import DataError, InterruptedRunError, MsdetrError, UsageErro
 
 Evaluate = Callable[[nn.Module], Mapping[str, float | None]]
 LoaderFactory = Callable[[int, int], Iterable[BatchT]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainerSettings:
-    """Numbers of a training.
-
-    Attributes:
-        epochs: Epochs of the run.
-        steps_per_epoch: Optimizer steps of an epoch.
-        micro_batches_per_step: Forward passes of a step, over all processes.
-        seed: Seed of everything random.
-        clip_norm: Largest norm of the gradient; None for no clipping.
-        log_every_steps: Steps between rows of the metrics file.
-        evaluate_every_epochs: Epochs between evaluations; the last epoch is always evaluated.
-        keep_every_epochs: Epochs between checkpoints that are kept; None for none.
-        score: Key of the evaluation's result that decides which checkpoint is best.
-        compile_model: Compile the model's forward.
-    """
-
-    epochs: int
-    steps_per_epoch: int
-    micro_batches_per_step: int
-    seed: int
-    clip_norm: float | None = None
-    log_every_steps: int = 50
-    evaluate_every_epochs: int = 1
-    keep_every_epochs: int | None = None
-    score: str = "ap"
-    compile_model: bool = False
 
 
 class Trainer(Generic[BatchT]):
@@ -173,9 +146,10 @@ class Trainer(Generic[BatchT]):
             InterruptedRunError: A signal stopped the run, after its state was saved.
             DivergedError: A loss or gradient is not finite; the state before the step is left in
                 the run's ``diverged``, so that the step can be repeated.
-            MsdetrError: A checkpoint could not be written.
+            MsdetrError: The run's files could not be written, a data worker died, or another
+                process was lost.
         """
-        with self._stop, self._records.running(self.state):
+        with self._stop, writing_run(self._directory), self._records.running(self.state):
             for note in notes:
                 self._records.reporter.say(note)
             try:
@@ -190,11 +164,12 @@ class Trainer(Generic[BatchT]):
         """Run the rest of the epoch under way, evaluate and save."""
         self.model.train()
         self._records.start_epoch(self.state)
-        for batches in self._steps_of_epoch():
-            self._stop_if_asked()
+        steps = self._steps_of_epoch()
+        while self.state.step_in_epoch < self.settings.steps_per_epoch:
+            with self._undone_on_failure():
+                batches = self._processes.together(lambda: next(steps))
             report = self.train_step(batches)
             self._records.step(self.state, report)
-        self._stop_if_asked()
         scores = self._evaluate_if_due()
         is_best = self.state.record_scores(scores, self.settings.score) if scores else False
         self._records.epoch(self.state, float(self._optimizer.param_groups[0]["lr"]), scores)
@@ -204,12 +179,19 @@ class Trainer(Generic[BatchT]):
     def train_step(self, batches: Sequence[BatchT]) -> StepReport:
         """Do one optimizer step over this process's micro-batches and count it.
 
+        A stop that is asked for, or a failure, before the weights are touched discards the step:
+        the state as of the last finished one is saved.
+
         Raises:
             DivergedError: A loss or gradient is not finite; the weights are unchanged.
+            InterruptedRunError: A signal stopped the run.
         """
         factor = self._schedule.factor(step=self.state.step, epoch=self.state.epoch)
-        report = self._runner.run(batches, self._places(), lr_factor=factor)
-        self.state.finish_step(report.loss, report.terms)
+        with self._undone_on_failure():
+            report = self._runner.compute(batches, self._places(), lr_factor=factor)
+        with ignoring_lost_workers():
+            self._runner.update(lr_factor=factor)
+            self.state.finish_step(report.loss, report.terms)
         return report
 
     def save(self, directory: Path, **more_info: object) -> None:
@@ -224,22 +206,23 @@ class Trainer(Generic[BatchT]):
         """
         if not self._processes.is_main:
             return
-        save_checkpoint(
-            directory,
-            info={
-                **self._info,
-                **more_info,
-                "scores": self.state.scores,
-                "run_state": self.state.to_dict(),
-            },
-            model=unique_state(self.model),
-            ema=None if self._ema is None else self._ema.state_dict(),
-            training_state=collect_training_state(
-                optimizer=self._optimizer,
-                scaler=self._accelerator.scaler,
-                seed=self.settings.seed,
-            ),
-        )
+        with ignoring_lost_workers():
+            save_checkpoint(
+                directory,
+                info={
+                    **self._info,
+                    **more_info,
+                    "scores": self.state.scores,
+                    "run_state": self.state.to_dict(),
+                },
+                model=unique_state(self.model),
+                ema=None if self._ema is None else self._ema.state_dict(),
+                training_state=collect_training_state(
+                    optimizer=self._optimizer,
+                    scaler=self._accelerator.scaler,
+                    seed=self.settings.seed,
+                ),
+            )
 
     def _check_split(self) -> None:
         total, count = self.settings.micro_batches_per_step, self._processes.count
@@ -272,6 +255,7 @@ class Trainer(Generic[BatchT]):
             processes=self._processes,
             clip_norm=self.settings.clip_norm,
             ema=self._ema,
+            stop=self._stop,
         )
 
     def _places(self) -> list[MicroBatchPlace]:
@@ -285,8 +269,6 @@ class Trainer(Generic[BatchT]):
 
     def _steps_of_epoch(self) -> Iterator[list[BatchT]]:
         start = self.state.step_in_epoch
-        if start == self.settings.steps_per_epoch:
-            return
         # Loaders draw their workers' seeds from torch's global generator.
         seed_torch(self.settings.seed, "loader", self.state.epoch)
         batches = iter(self._loader_for_epoch(self.state.epoch, start))
@@ -300,13 +282,40 @@ class Trainer(Generic[BatchT]):
                 )
             yield group
 
-    def _stop_if_asked(self) -> None:
-        number = self._stop.number
-        asked = [float(number == kind) for kind in (signal.SIGINT, signal.SIGTERM)]
-        interrupted, terminated = self._processes.sum(asked)
-        if interrupted or terminated:
+    @contextmanager
+    def _undone_on_failure(self) -> Iterator[None]:
+        """For work that leaves weights and state alone; what was reached is saved if it fails."""
+        try:
+            # One of several processes must not leave while the others wait for it.
+            with self._stop.immediate() if self._processes.count == 1 else nullcontext():
+                yield
+        except StopSignalError as stop:
+            raise self._save_and_stop(stop) from stop
+        except StepDivergedError:
+            raise
+        except Exception as error:
+            self._save_after_failure()
+            raise explain_failure(error, self._processes.count) from error
+
+    def _save_and_stop(self, stop: StopSignalError) -> InterruptedRunError:
+        self.save(self._directory.last)
+        # A launcher ends all processes as soon as the first has left.
+        self._processes.wait()
+        return self._interruption(stop.number)
+
+    def _save_after_failure(self) -> None:
+        try:
             self.save(self._directory.last)
-            raise self._interruption(signal.SIGTERM if terminated else signal.SIGINT)
+        except Exception as failure:  # the first failure is the news, not what follows from it
+            self._records.reporter.say(str(failure))
+        else:
+            self._say_saved()
+
+    def _say_saved(self) -> None:
+        self._records.reporter.say(
+            f"the state after step {self.state.step} (epoch {self.state.epoch + 1}) is saved in "
+            f"{self._directory.last}; continue with --resume"
+        )
 
     def _interruption(self, number: int) -> InterruptedRunError:
         return InterruptedRunError(
@@ -334,10 +343,16 @@ class Trainer(Generic[BatchT]):
         # An evaluation may take long: a run stopped in it goes on with the evaluation.
         self.save(self._directory.last)
         try:
+            asked = max(self._processes.gather(self._stop.number or 0))
+            if asked:
+                raise StopSignalError(asked)
             with self._stop.immediate():
                 return self._processes.broadcast(self._evaluate(self._evaluate_model))
         except StopSignalError as stop:
             raise self._interruption(stop.number) from stop
+        except Exception as error:
+            self._say_saved()
+            raise explain_failure(error, self._processes.count) from error
 
     def _evaluate(self, evaluate: Evaluate) -> dict[str, float | None]:
         self.model.eval()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -15,9 +15,9 @@ from accelerate.utils import (
     InitProcessGroupKwargs,
     is_tensorboard_available,
 )
-from torch import distributed
+from torch import Tensor, distributed
 
-from msdetr.errors import UsageError
+from msdetr.errors import MsdetrError, UsageError
 
 T = TypeVar("T")
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -58,13 +58,20 @@ def create_accelerator(
         log_with="tensorboard" if tracked else None,
         project_dir=tracking_dir,
         kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=find_unused_parameters),
+            # Buffers differ only by statistics, which the step shares in its own way.
+            DistributedDataParallelKwargs(
+                broadcast_buffers=False, find_unused_parameters=find_unused_parameters
+            ),
             InitProcessGroupKwargs(timeout=WAIT_LIMIT),
         ],
     )
     # The loop accumulates by itself; a launcher's environment must not divide the loss again.
     accelerator.gradient_accumulation_steps = 1
     return accelerator
+
+
+class OtherProcessError(MsdetrError):
+    """Another process of the run failed."""
 
 
 class Processes:
@@ -75,6 +82,7 @@ class Processes:
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
         self.rank: int = accelerator.process_index
         self.count: int = accelerator.num_processes
         self._group: distributed.ProcessGroup | None = None
@@ -94,6 +102,37 @@ class Processes:
         totals = torch.tensor(values, dtype=torch.float64)
         distributed.all_reduce(totals, group=self._group)
         return cast("list[float]", totals.tolist())
+
+    def add(self, values: Tensor) -> Tensor:
+        """Add a tensor of every process, element by element, on its device."""
+        if self._group is None:
+            return values
+        return cast("Tensor", self._accelerator.reduce(values, reduction="sum"))
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Do work that may fail on one process; then all of them fail.
+
+        Raises:
+            OtherProcessError: It failed on another process, which the message names.
+        """
+        if self._group is None:
+            return work()
+        failure: Exception | None = None
+        try:
+            result = work()
+        except Exception as error:
+            failure = error
+        if not self.sum([failure is not None])[0]:
+            return result
+        messages = self.gather(None if failure is None else str(failure))
+        if failure is not None:
+            raise failure
+        rank, message = next((r, text) for r, text in enumerate(messages) if text is not None)
+        raise OtherProcessError(f"process {rank} of {self.count} failed: {message}")
+
+    def wait(self) -> None:
+        """Wait until every process has come here."""
+        self.sum([0.0])
 
     def gather(self, value: T) -> list[T]:
         """Collect a value of every process, by rank."""

@@ -157,8 +157,13 @@ class TrainingReporter:
     def _attach_log_file(self) -> logging.Handler | None:
         if self._log_file is None:
             return None
-        handler = logging.FileHandler(self._log_file, encoding="utf-8")
+        handler = _LogFile(self._log_file, encoding="utf-8")
         handler.setFormatter(logging.Formatter(_FORMAT))
         logger.setLevel(logging.INFO)
         logger.addHandler(handler)
         return handler
+
+
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Pass over a full disk: what was said is on the console, and other files will tell."""

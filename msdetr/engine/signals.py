@@ -1,9 +1,10 @@
-"""SIGINT and SIGTERM as a request that the loop answers between two steps."""
+"""SIGINT and SIGTERM as a request that the loop answers once per step."""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,9 +12,14 @@ from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+# A launcher passes on what the whole process group has already got.
+_ECHO_SECONDS = 1.0
 
-class StopSignalError(Exception):
+
+class StopSignalError(BaseException):
     """A signal asked to stop in a section that may be left at once.
+
+    Like ``KeyboardInterrupt`` it is no ``Exception``: nobody should take it for a failure.
 
     Args:
         number: The signal.
@@ -27,9 +33,10 @@ class StopSignalError(Exception):
 class StopRequest:
     """Notes SIGINT and SIGTERM while it is entered.
 
-    The first signal is noted (or raised, inside ``immediate``); after it the previous handlers
-    are back, so that a second Ctrl-C stops at once. Outside the main thread, where Python
-    allows no handlers, it notes nothing.
+    The first signal is noted (or raised, inside ``immediate``). After it a further SIGTERM is
+    ignored: the state is being saved, and whoever sends it goes on to SIGKILL. A second Ctrl-C
+    that comes later than a second after the first signal stops at once. Outside the main thread,
+    where Python allows no handlers, nothing is noted.
 
     Attributes:
         number: The signal noted, or None.
@@ -37,6 +44,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self._noted_at = 0.0
         self._immediate = False
         self._previous: dict[int, Any] = {}
 
@@ -49,26 +57,51 @@ class StopRequest:
 
     def __exit__(self, *_: object) -> None:
         """Give the signals back to their previous handlers."""
-        self._restore()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
 
     @contextmanager
     def immediate(self) -> Iterator[None]:
         """Raise ``StopSignalError`` at once when a signal comes inside the ``with`` block."""
         self._immediate = True
         try:
-            if self.number is not None:
-                raise StopSignalError(self.number)
+            self.raise_if_noted()
             yield
+            # Python swallows what a handler raises inside a destructor.
+            self.raise_if_noted()
         finally:
             self._immediate = False
 
+    def raise_if_noted(self) -> None:
+        """Raise ``StopSignalError`` if a signal has come."""
+        if self.number is not None:
+            raise StopSignalError(self.number)
+
     def _note(self, number: int, _: FrameType | None) -> None:
-        self.number = number
-        self._restore()
+        now = time.monotonic()
+        if self.number is not None:
+            if number == signal.SIGINT and now - self._noted_at > _ECHO_SECONDS:
+                raise KeyboardInterrupt
+            return
+        self.number, self._noted_at = number, now
         if self._immediate:
             raise StopSignalError(number)
 
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
+
+@contextmanager
+def ignoring_lost_workers() -> Iterator[None]:
+    """Keep torch from raising inside the ``with`` block because a data worker died.
+
+    Its handler of SIGCHLD raises wherever the main thread happens to be. The loader tells the
+    same at the next batch, where nothing is half done.
+    """
+    handler = signal.getsignal(signal.SIGCHLD)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, handler)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from signal import SIGINT, SIGTERM
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
@@ -16,6 +17,8 @@ from msdetr.engine.ema import WeightAverage
 from msdetr.engine.optimizer import apply_lr_factor
 from msdetr.engine.processes import Processes
 from msdetr.engine.seeding import derive_seed, seed_torch
+from msdetr.engine.signals import StopRequest, StopSignalError
+from msdetr.engine.statistics import RunningStatistics
 from msdetr.errors import DivergedError
 
 _TERMS_SHOWN = 8
@@ -181,6 +184,7 @@ class StepRunner(Generic[BatchT]):
         processes: To share losses.
         clip_norm: Largest norm of the gradient; None for no clipping.
         ema: Average to update after the step, or None.
+        stop: What asks for the run's stop.
     """
 
     def __init__(
@@ -193,7 +197,9 @@ class StepRunner(Generic[BatchT]):
         processes: Processes,
         clip_norm: float | None,
         ema: WeightAverage | None,
+        stop: StopRequest,
     ) -> None:
+        self._stop = stop
         self._accelerator = accelerator
         self._model = model
         self._optimizer = optimizer
@@ -201,15 +207,43 @@ class StepRunner(Generic[BatchT]):
         self._processes = processes
         self._clip_norm = math.inf if clip_norm is None else clip_norm
         self._ema = ema
+        self._statistics = RunningStatistics(model, processes)
 
-    def run(
+    def compute(
         self, batches: Sequence[BatchT], places: Sequence[MicroBatchPlace], *, lr_factor: float
     ) -> StepReport:
-        """Do one optimizer step over this process's micro-batches.
+        """Compute the gradient of a step over this process's micro-batches.
+
+        Nothing of the model's state changes, however this ends. The processes agree here,
+        once per step, on whether to stop.
+
+        Args:
+            batches: This process's micro-batches of the step.
+            places: Where they stand.
+            lr_factor: What ``update`` will be called with.
 
         Raises:
-            DivergedError: A loss or the gradient is not finite; the weights are unchanged.
+            DivergedError: A loss or the gradient is not finite.
+            StopSignalError: A process was asked to stop.
         """
+        self._statistics.begin_step()
+        try:
+            return self._compute(batches, places, lr_factor)
+        except BaseException:
+            self._statistics.restore()
+            raise
+
+    def update(self, *, lr_factor: float) -> None:
+        """Let the optimizer do the step whose gradient was computed last."""
+        apply_lr_factor(self._optimizer, lr_factor)
+        self._optimizer.step()
+        self._statistics.finish_step()
+        if self._ema is not None:
+            self._ema.update()
+
+    def _compute(
+        self, batches: Sequence[BatchT], places: Sequence[MicroBatchPlace], lr_factor: float
+    ) -> StepReport:
         targets = sum(self._task.count_targets(batch) for batch in batches)
         images = sum(len(self._task.image_ids(batch)) for batch in batches)
         total_targets, num_images = self._processes.sum([targets, images])
@@ -219,22 +253,21 @@ class StepRunner(Generic[BatchT]):
             self._backward(batch, place, normalizer, is_last=index == len(batches) - 1)
             for index, (batch, place) in enumerate(zip(batches, places, strict=True))
         ]
+        self._statistics.share(len(batches) * self._processes.count)
         norm = self._accelerator.clip_grad_norm_(self._model.parameters(), self._clip_norm)
-        *rows, grad_norm = _to_host([_as_row(loss) for loss in losses], norm)
-        self._check_finite(batches, places, losses, [*rows, grad_norm])
-        lr = apply_lr_factor(self._optimizer, lr_factor)
-        self._optimizer.step()
-        if self._ema is not None:
-            self._ema.update()
-        total, *terms = self._processes.sum(
-            [math.fsum(column) for column in zip(*rows, strict=True)]
-        )
+        *rows, [grad_norm] = _to_host([_as_row(loss) for loss in losses], norm)
+        bad = [
+            self._describe(*entry)
+            for entry in zip(batches, places, losses, rows, strict=True)
+            if not all(map(math.isfinite, entry[-1]))
+        ]
+        total, *terms = self._agree(places[0], bad, rows, grad_norm)
         return StepReport(
             loss=total,
             terms=dict(zip(losses[0].terms, terms, strict=True)),
             weights=losses[0].weights,
-            grad_norm=grad_norm[0] if math.isfinite(grad_norm[0]) else None,
-            lr=lr,
+            grad_norm=grad_norm if math.isfinite(grad_norm) else None,
+            lr=float(self._optimizer.param_groups[0]["initial_lr"]) * lr_factor,
             num_images=int(num_images),
         )
 
@@ -247,6 +280,7 @@ class StepRunner(Generic[BatchT]):
             loss = self._task.loss(self._model, moved, normalizer=normalizer, place=place)
             # DistributedDataParallel averages gradients; the step wants their sum.
             self._accelerator.backward(loss.total * self._processes.count)
+        self._statistics.take_micro_batch()
         return StepLoss(
             loss.total.detach(), {k: v.detach() for k, v in loss.terms.items()}, loss.weights
         )
@@ -254,25 +288,26 @@ class StepRunner(Generic[BatchT]):
     def _exchange(self, *, is_last: bool) -> AbstractContextManager[Any]:
         return nullcontext() if is_last else self._accelerator.no_sync(self._model)
 
-    def _check_finite(
+    def _agree(
         self,
-        batches: Sequence[BatchT],
-        places: Sequence[MicroBatchPlace],
-        losses: Sequence[StepLoss],
-        numbers: list[list[float]],
-    ) -> None:
-        *rows, grad_norm = numbers
-        complaints = [
-            self._describe(batch, place, loss, row)
-            for batch, place, loss, row in zip(batches, places, losses, rows, strict=True)
-            if not all(map(math.isfinite, row))
-        ]
+        place: MicroBatchPlace,
+        bad: list[BadMicroBatch],
+        rows: Sequence[Sequence[float]],
+        grad_norm: float,
+    ) -> list[float]:
+        """Add up the losses of all processes, unless one of them diverged or is to stop."""
         # With fp16 an overflow of the gradient is usual: the scaler leaves the step out.
-        bad_gradient = self._accelerator.scaler is None and not math.isfinite(grad_norm[0])
-        if not self._processes.sum([len(complaints) + bad_gradient])[0]:
-            return
-        everyone = [found for each in self._processes.gather(complaints) for found in each]
-        raise StepDivergedError(places[0], sorted(everyone, key=lambda bad: bad.index))
+        bad_gradient = self._accelerator.scaler is None and not math.isfinite(grad_norm)
+        asked = [self._stop.number == number for number in (SIGINT, SIGTERM)]
+        losses = [0.0 if bad else math.fsum(column) for column in zip(*rows, strict=True)]
+        shared = self._processes.sum([len(bad) + bad_gradient, *asked, *losses])
+        num_bad, interrupted, terminated, *losses = shared
+        if interrupted or terminated:
+            raise StopSignalError(SIGTERM if terminated else SIGINT)
+        if num_bad:
+            everyone = [found for each in self._processes.gather(bad) for found in each]
+            raise StepDivergedError(place, sorted(everyone, key=lambda entry: entry.index))
+        return losses
 
     def _describe(
         self, batch: BatchT, place: MicroBatchPlace, loss: StepLoss, row: Sequence[float]

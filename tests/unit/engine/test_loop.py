@@ -93,7 +93,7 @@ def test_a_run_stopped_in_mid_epoch_goes_on_exactly(
 def test_a_crash_between_checkpoints_leaves_no_trace(
     toy: Any, undisturbed: list[Any], tmp_path: Path, step: int
 ) -> None:
-    class CrashError(Exception):
+    class CrashError(BaseException):
         pass
 
     def loader(epoch: int, start_step: int) -> Iterator[Any]:

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from msdetr.engine.ema import WeightAverage
-from msdetr.engine.loop import Trainer, TrainerSettings
+from msdetr.engine.loop import Trainer
 from msdetr.engine.optimizer import ParameterGroup, build_adamw
 from msdetr.engine.processes import create_accelerator
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.schedule import Schedule
+from msdetr.engine.settings import TrainerSettings
 from msdetr.engine.step import MicroBatchPlace, StepLoss
 from msdetr.errors import MsdetrError
 
