@@ -8,20 +8,26 @@ from typing import Annotated
 
 import typer
 
-from .options import DeviceOption, JsonOption, OverridesOption, examples
+from .options import (
+    CheckpointOption,
+    DeviceOption,
+    JsonOption,
+    OverridesOption,
+    PublishedRecipeOption,
+    examples,
+)
 
 EXAMPLES = examples(
     "msdetr eval --ckpt runs/shapes_tiny",
     "msdetr eval --ckpt runs/ddetr_pp_900q --data /data/coco --output results",
-    "msdetr eval --ckpt runs/mine --data photos,photos.json --per-layer --json",
+    "msdetr eval --ckpt ms_ddetr_300q.pth --recipe ddetr_300q --data /data/coco --json",
 )
 
 
 def evaluate(
     *,
-    checkpoint: Annotated[
-        Path, typer.Option("--ckpt", metavar="PATH", help="Checkpoint or run directory.")
-    ],
+    checkpoint: CheckpointOption,
+    recipe: PublishedRecipeOption = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -53,6 +59,7 @@ def evaluate(
 
     report = run_evaluation(
         checkpoint,
+        recipe=recipe,
         data=data,
         output=output,
         device=device,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,6 +23,20 @@ OverridesOption = Annotated[
 
 DeviceOption = Annotated[
     str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N; auto prefers a GPU.")
+]
+
+CheckpointOption = Annotated[
+    Path,
+    typer.Option(
+        "--ckpt", metavar="PATH", help="Checkpoint or run directory, or a published .pth file."
+    ),
+]
+
+PublishedRecipeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe", metavar="RECIPE", help="Recipe of a published .pth file, which has none inside."
+    ),
 ]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]

@@ -10,9 +10,10 @@ from typing import Any
 
 from rich.table import Table
 
-from msdetr.api.checkpoints import LoadedCheckpoint, load_checkpoint
+from msdetr.api.checkpoints import LoadedCheckpoint
 from msdetr.api.datasets import EvaluationData, load_evaluation_data
 from msdetr.api.detecting import DatasetDetector, DetectionSettings, Results
+from msdetr.api.official import open_checkpoint
 from msdetr.build import build_collator
 from msdetr.data.loading import BatchLoader
 from msdetr.engine.environment import collect_environment
@@ -48,6 +49,7 @@ class EvaluationReport:
 def evaluate(
     checkpoint: Path,
     *,
+    recipe: str | None = None,
     data: str | None = None,
     output: Path | None = None,
     device: str = "auto",
@@ -58,7 +60,9 @@ def evaluate(
     """Evaluate a checkpoint on COCO-format data. Draws no random numbers.
 
     Args:
-        checkpoint: Checkpoint or run directory; averaged weights where the run kept them.
+        checkpoint: Checkpoint or run directory; averaged weights where the run kept them. Or a
+            published ``.pth`` file.
+        recipe: Name or path of a published file's recipe.
         data: A root in COCO's layout, or "IMAGES,ANNOTATIONS.json"; the recipe's validation
             split by default.
         output: Directory for ``metrics.json`` and ``predictions.json``; none are written
@@ -77,7 +81,7 @@ def evaluate(
     if per_layer and from_predictions is not None:
         raise UsageError("--per-layer", "needs the model; it cannot go with --from-predictions")
     _check_output(output)
-    loaded = load_checkpoint(checkpoint, overrides)
+    loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides)
     images = load_evaluation_data(loaded.recipe, loaded.label_space, data)
     if from_predictions is not None:
         layers = [read_results(from_predictions, images.ground_truth)]
@@ -149,6 +153,7 @@ def _setting(
     recipe = loaded.recipe
     return {
         "checkpoint": str(loaded.path),
+        "imported_from": loaded.info.get("imported_from"),
         "predictions": None if from_predictions is None else str(from_predictions),
         "annotations": str(images.dataset.index.annotations_file),
         "num_images": len(images.image_ids),

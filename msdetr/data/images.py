@@ -81,7 +81,7 @@ def decode_content(
             oriented = _orient(opened, annotated_hw)
             has_orientation = opened.getexif().get(ExifTags.Base.Orientation, _UPRIGHT) != _UPRIGHT
             is_oriented = has_orientation and oriented is not opened
-            decoded = Decoded(_to_rgb(oriented), has_orientation, is_oriented)
+            decoded = Decoded(to_rgb(oriented), has_orientation, is_oriented)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from error
     if annotated_hw is not None and annotated_hw != _hw(decoded.image):
@@ -112,7 +112,8 @@ def _describe(hw: tuple[int, int]) -> str:
     return f"{hw[1]} x {hw[0]} pixels (width x height)"
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to 8-bit RGB; 16-bit values are scaled, not clipped."""
     if image.mode.startswith("I"):
         # Pillow would clip 16-bit grey values at 255 instead of scaling them.
         grey = np.clip(np.asarray(image, dtype=np.int64) >> 8, 0, 255).astype(np.uint8)

@@ -1,0 +1,96 @@
+"""Which recipe describes the model in a published file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from msdetr.build import build_model
+from msdetr.errors import Problem
+from msdetr.interop.official import count_classes, find_mismatches, published_names
+from msdetr.interop.published_file import PublishedFile
+from msdetr.recipe import ModelRecipe, load_recipe, packaged_recipes
+
+PUBLISHED_PLACEMENTS = ("baseline", "a", "c")
+
+
+def fitting_recipes(published: PublishedFile) -> list[str]:
+    """Find the packaged recipes whose models take every tensor of a published file.
+
+    Placements that were never published are left out: some have the names of a published one,
+    but compute something else.
+
+    Returns:
+        Names, sorted.
+    """
+    models: dict[ModelRecipe, list[str]] = {}
+    for info in packaged_recipes():
+        model = load_recipe(info.path).model
+        if model.placement in PUBLISHED_PLACEMENTS:
+            models.setdefault(model, []).append(info.name)
+    return sorted(
+        name for model, names in models.items() if _fits(published, model) for name in names
+    )
+
+
+def check_arguments(published: PublishedFile, recipe: ModelRecipe) -> list[Problem]:
+    """Compare a recipe with the command line of the training, where the tensors do not tell.
+
+    Two-stage models may have any number of queries, attention any number of heads with the same
+    tensors, and supervision without an FFN of its own adds no tensor.
+
+    Returns:
+        One problem per option that contradicts the recipe.
+    """
+    expected = {
+        "num_queries": ("num_queries", recipe.num_queries),
+        "nheads": ("heads", recipe.heads),
+        "use_ms_detr": ("placement", recipe.placement != "baseline"),
+    }
+    return [
+        Problem(
+            f"args.{option}",
+            f"is {published.arguments[option]!r} in the file; model.{key} of the recipe differs",
+        )
+        for option, (key, value) in expected.items()
+        if option in published.arguments and published.arguments[option] != value
+    ]
+
+
+def explain_misfit(published: PublishedFile, expected: Mapping[str, Tensor], recipe: str) -> str:
+    """Say why a published file probably does not fit a recipe, and what to do.
+
+    Args:
+        published: The file.
+        expected: State dict of the recipe's model.
+        recipe: The recipe, as the user named it.
+    """
+    if not _known(published.state, expected):
+        return (
+            "none of its tensors has a name of the model: it is no published checkpoint of "
+            "MS-DETR or Deformable-DETR"
+        )
+    fitting = fitting_recipes(published)
+    if fitting:
+        named = ", ".join(fitting)
+        return f"does not fit recipe {recipe}, but {named}: use --recipe {fitting[0]}"
+    return (
+        f"does not fit recipe {recipe} nor any packaged one: if it is a variant of one, state the "
+        "differences with --set model.KEY=VALUE; else it is damaged or of another model"
+    )
+
+
+def _known(state: Iterable[str], expected: Iterable[str]) -> bool:
+    wanted = {alias for aliases in published_names(expected).values() for alias in aliases}
+    return not wanted.isdisjoint(state)
+
+
+def _fits(published: PublishedFile, recipe: ModelRecipe) -> bool:
+    num_classes = count_classes(published.state)
+    if num_classes is None or check_arguments(published, recipe):
+        return False
+    with torch.device("meta"):
+        model = build_model(recipe, num_classes)
+    return not find_mismatches(published.state, model.state_dict())
