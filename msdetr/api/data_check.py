@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from msdetr.api.data_report import DataReport, SplitFacts
-from msdetr.api.datasets import check_names
+from msdetr.api.datasets import TrainingData, check_names
 from msdetr.api.progress import counting, show_progress
 from msdetr.build import build_label_space, limit_split, locate_files
 from msdetr.data.annotation_checks import check_classes, check_crowding
@@ -69,6 +69,18 @@ def find_warnings(recipe: Recipe, split: str, index: CocoIndex) -> list[Finding]
         )
         found += check_classes(index.count_by_class())
     return found
+
+
+def training_notes(recipe: Recipe, data: TrainingData) -> list[str]:
+    """What to say of the data before a training: their numbers, and the cheap part's warnings."""
+    return [
+        *data.lines(),
+        *(
+            f"warning: {split}: {finding.line()}"
+            for split, index in data.indices.items()
+            for finding in find_warnings(recipe, split, index)
+        ),
+    ]
 
 
 def _max_positives(recipe: Recipe) -> int | None:

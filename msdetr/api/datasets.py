@@ -56,14 +56,28 @@ class TrainingData:
     val: EvaluationData
     label_space: LabelSpace
 
+    @property
+    def indices(self) -> dict[str, CocoIndex]:
+        """Images and targets by split."""
+        return {"train": self.train.index, "val": self.val.dataset.index}
+
+    def describe(self) -> dict[str, dict[str, str]]:
+        """The annotation files and their hashes by split, as JSON values."""
+        return {
+            split: {
+                "annotations": str(index.annotations_file),
+                "annotations_sha256": index.annotations_sha256,
+            }
+            for split, index in self.indices.items()
+        }
+
     def lines(self) -> list[str]:
         """What each split holds, and what of it is left out, in plain words."""
-        splits = {"train": self.train.index, "val": self.val.dataset.index}
         return [
             f"{name}: {len(index)} images, {index.num_images_without_targets} without targets; "
             f"{index.num_targets} targets; left out: {index.num_crowd} crowd, "
             f"{index.num_without_area} without area"
-            for name, index in splits.items()
+            for name, index in self.indices.items()
         ]
 
 

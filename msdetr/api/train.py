@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from msdetr.api.data_check import training_notes
 from msdetr.api.datasets import load_training_data
 from msdetr.api.init_from import initialise_from
+from msdetr.api.resume import check_same_annotations, find_start
 from msdetr.api.session import TrainingSession
-from msdetr.engine.checkpoint import read_info, resolve_checkpoint
 from msdetr.engine.environment import collect_environment
 from msdetr.engine.processes import create_accelerator
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.state import RunState
-from msdetr.errors import CheckpointError, Problem, UsageError
-from msdetr.recipe import Recipe, recipe_to_dict, recipe_to_yaml
+from msdetr.errors import UsageError
+from msdetr.recipe import Recipe, recipe_to_yaml
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ def train(
     # The embedded data set is generated once, not by every process.
     with accelerator.main_process_first():
         data = load_training_data(recipe)
+    if start is not None:
+        check_same_annotations(start, data)
     session = TrainingSession(recipe, data, accelerator, directory)
     if init_from is not None:
         initialise_from(session.model, init_from, quiet=not accelerator.is_main_process)
@@ -81,60 +83,4 @@ def train(
     if accelerator.is_main_process and not (resume and directory.holds_run):
         directory.create(recipe_text=recipe_to_yaml(recipe), environment=collect_environment())
     accelerator.wait_for_everyone()
-    return TrainResult(output, trainer.fit(notes=data.lines()))
-
-
-def find_start(
-    directory: RunDirectory, recipe: Recipe, *, resume: bool, resume_from: Path | None
-) -> Path | None:
-    """Find the checkpoint to continue from; None to start anew.
-
-    Raises:
-        RunDirectoryError: The directory is not free, or its run has another recipe.
-        CheckpointError: There is no such checkpoint, or it is of another recipe.
-    """
-    if resume_from is not None:
-        directory.check_free()
-        checkpoint = _last_checkpoint(resume_from)
-        _check_same_recipe(read_info(checkpoint), recipe, checkpoint)
-        return checkpoint
-    if not resume or not directory.holds_run:
-        directory.check_free()
-        return None
-    last = directory.find_last()
-    if last is not None:
-        _check_same_recipe(read_info(last), recipe, last)
-    return last
-
-
-def _last_checkpoint(path: Path) -> Path:
-    return RunDirectory(path).find_last() or resolve_checkpoint(path)
-
-
-def _check_same_recipe(info: dict[str, Any], recipe: Recipe, checkpoint: Path) -> None:
-    saved, asked = _flatten(info.get("recipe")), _flatten(recipe_to_dict(recipe))
-    different = sorted(
-        key for key in saved.keys() | asked.keys() if saved.get(key) != asked.get(key)
-    )
-    if different:
-        raise CheckpointError(
-            str(checkpoint),
-            [
-                Problem(
-                    key,
-                    f"was {saved.get(key)!r} in the run, is {asked.get(key)!r} now; "
-                    "resume with the run's recipe.yaml",
-                )
-                for key in different
-                if key != "description"
-            ],
-        )
-
-
-def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401 - JSON values
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat.update(_flatten(value, f"{prefix}.{key}" if prefix else str(key)))
-    return flat
+    return TrainResult(output, trainer.fit(notes=training_notes(recipe, data)))
