@@ -16,9 +16,9 @@ import typer
 
 from msdetr.errors import MsdetrError
 
-from . import data, doctor, plot, recipes, train
+from . import data, doctor, plot, recipes, sweep_matching, train
 from . import eval as evaluation
-from . import import_official as importing, sweep_matching
+from . import import_official as importing
 from .options import examples
 
 DEBUG = "--debug"
