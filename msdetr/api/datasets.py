@@ -102,7 +102,13 @@ def load_training_data(recipe: Recipe, *, overfit: int | None = None) -> Trainin
         return TrainingData(few, EvaluationData(few), label_space)
     transform = build_train_transform(recipe.data)
     return TrainingData(
-        train=DetectionDataset(train_index, transform, label_space, seed),
+        train=DetectionDataset(
+            train_index,
+            transform,
+            label_space,
+            seed,
+            skip_unreadable=recipe.data.unreadable_images == "skip",
+        ),
         val=_evaluation_data(read_split(recipe.data, "val"), recipe, label_space),
         label_space=label_space,
     )

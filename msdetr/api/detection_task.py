@@ -32,6 +32,10 @@ class DetectionTask:
         ids: list[int] = batch.targets.image_ids.tolist()
         return ids
 
+    def skipped(self, batch: Batch) -> Sequence[str]:
+        """What was wrong with images in whose place others are."""
+        return batch.skipped
+
     def loss(
         self, model: nn.Module, batch: Batch, *, normalizer: float, place: MicroBatchPlace
     ) -> StepLoss:

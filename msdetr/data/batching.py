@@ -22,11 +22,13 @@ class Batch:
         images: [B, 3, H, W] normalised pixels and their padding mask.
         targets: Ground truth of the images.
         original_hw: [B, 2] int64, height and width before resizing, in pixels.
+        skipped: What was wrong with images in whose place others are.
     """
 
     images: ImageBatch
     targets: Targets
     original_hw: Tensor
+    skipped: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return a copy whose tensors are on ``device``."""
@@ -34,12 +36,16 @@ class Batch:
             self.images.to(device, non_blocking=non_blocking),
             self.targets.to(device, non_blocking=non_blocking),
             self.original_hw.to(device, non_blocking=non_blocking),
+            self.skipped,
         )
 
     def pin_memory(self) -> Batch:
         """Return a copy in page-locked memory, for asynchronous copies to a GPU."""
         return Batch(
-            self.images.pin_memory(), self.targets.pin_memory(), self.original_hw.pin_memory()
+            self.images.pin_memory(),
+            self.targets.pin_memory(),
+            self.original_hw.pin_memory(),
+            self.skipped,
         )
 
 
@@ -68,7 +74,8 @@ class Collator:
             [sample.image_id for sample in samples],
         )
         original_hw = torch.tensor([sample.original_hw for sample in samples])
-        return Batch(self.pad([sample.pixels for sample in samples]), targets, original_hw)
+        skipped = tuple(line for sample in samples for line in sample.skipped)
+        return Batch(self.pad([sample.pixels for sample in samples]), targets, original_hw, skipped)
 
     def pad(self, images: Sequence[Tensor]) -> ImageBatch:
         """Normalise and pad B uint8 images [3, H_b, W_b] into one batch."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -15,6 +17,10 @@ from msdetr.data.sample import Example, Sample
 from msdetr.data.sampling import Key
 from msdetr.data.seeding import seeded_generator
 from msdetr.data.transforms import Transform
+from msdetr.errors import DataError, UnreadableImageError
+
+MOST_SKIPPED = 20
+"""Unreadable images in a row after which the folder rather than an image must be at fault."""
 
 
 class DetectionDataset(Dataset[Sample]):
@@ -28,18 +34,27 @@ class DetectionDataset(Dataset[Sample]):
         transform: Augmentation or evaluation resize.
         label_space: Classes of the model.
         seed: Seed of the run.
+        skip_unreadable: Put the next image, by ascending id, in the place of one whose file is
+            missing or damaged. Which one that is depends on the files only.
 
     Raises:
         DataError: If a category of the index is none of the label space's.
     """
 
     def __init__(
-        self, index: CocoIndex, transform: Transform, label_space: LabelSpace, seed: int
+        self,
+        index: CocoIndex,
+        transform: Transform,
+        label_space: LabelSpace,
+        seed: int,
+        *,
+        skip_unreadable: bool = False,
     ) -> None:
         self.index = index
         self.transform = transform
         self.label_space = label_space
         self.seed = seed
+        self.skip_unreadable = skip_unreadable
         self._labels = label_space.labels_of(index.category_ids, str(index.annotations_file))
 
     def __len__(self) -> int:
@@ -53,9 +68,26 @@ class DetectionDataset(Dataset[Sample]):
             key: Epoch and position in the index.
 
         Raises:
-            DataError: If the image file is missing, damaged or has another size than annotated.
+            DataError: If the image file is missing, damaged or has another size than annotated;
+                where unreadable images are skipped, if too many in a row are.
         """
         epoch, position = key
+        if not self.skip_unreadable:
+            return self._sample(epoch, position)
+        skipped: list[str] = []
+        for offset in range(min(MOST_SKIPPED, len(self))):
+            try:
+                sample = self._sample(epoch, (position + offset) % len(self))
+            except UnreadableImageError as error:
+                skipped.append(str(error))
+            else:
+                return replace(sample, skipped=tuple(skipped))
+        raise DataError(
+            str(self.index.images_dir),
+            f"{len(skipped)} images in a row cannot be read; the first is {skipped[0]}",
+        )
+
+    def _sample(self, epoch: int, position: int) -> Sample:
         image_id = int(self.index.image_ids[position])
         example = self.load(position)
         generator = seeded_generator("augmentation", self.seed, epoch, image_id)

@@ -33,6 +33,7 @@ class Sample:
         labels: [T] int64 in 0..K-1.
         image_id: Id in the annotation file.
         original_hw: Height and width of the image before any resizing, in pixels.
+        skipped: What was wrong with the images in whose place this one is.
     """
 
     pixels: Tensor
@@ -40,3 +41,4 @@ class Sample:
     labels: Tensor
     image_id: int
     original_hw: tuple[int, int]
+    skipped: tuple[str, ...] = ()

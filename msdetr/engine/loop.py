@@ -191,7 +191,7 @@ class Trainer(Generic[BatchT]):
             report = self._runner.compute(batches, self._places(), lr_factor=factor)
         with ignoring_lost_workers():
             self._runner.update(lr_factor=factor)
-            self.state.finish_step(report.loss, report.terms)
+            self.state.finish_step(report.loss, report.terms, len(report.skipped))
         return report
 
     def save(self, directory: Path, **more_info: object) -> None:

@@ -77,6 +77,8 @@ class RunRecords:
         self._images += report.num_images
         self._steps += 1
         self.reporter.advance(state.step_in_epoch)
+        for fault in report.skipped:
+            self.reporter.say(f"step {state.step}: skipped {fault}", logging.WARNING)
         if state.step % self._every or not self._accelerator.is_main_process:
             return
         elapsed = max(time.perf_counter() - self._started, 1e-9)
@@ -107,7 +109,8 @@ class RunRecords:
         if not self._accelerator.is_main_process:
             return
         loss, terms = state.mean_losses()
-        self._write("epoch", state, {"lr": lr, "loss": loss, "terms": terms, **scores})
+        counts = {"skipped_images": state.skipped_images}
+        self._write("epoch", state, {"lr": lr, "loss": loss, "terms": terms, **counts, **scores})
         shown = "".join(f"  {k} {v:.3f}" for k, v in scores.items() if v is not None)
         mean = "" if loss is None else f"  mean loss {loss:.3f}"
         self.reporter.say(f"epoch {state.epoch + 1} done{mean}{shown}")

@@ -23,6 +23,7 @@ class RunState:
         scores: Result of the last evaluation.
         best_score: Highest score so far, or None before the first evaluation.
         best_epoch: Epoch (counted from 0) of the highest score.
+        skipped_images: Images skipped since the start of the run, as often as they were.
     """
 
     epoch: int = 0
@@ -33,9 +34,11 @@ class RunState:
     scores: dict[str, float | None] = field(default_factory=dict)
     best_score: float | None = None
     best_epoch: int | None = None
+    skipped_images: int = 0
 
-    def finish_step(self, loss: float, terms: Mapping[str, float]) -> None:
+    def finish_step(self, loss: float, terms: Mapping[str, float], skipped_images: int = 0) -> None:
         """Count one optimizer step."""
+        self.skipped_images += skipped_images
         self.step += 1
         self.step_in_epoch += 1
         self.loss_sum += loss

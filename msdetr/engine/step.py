@@ -83,6 +83,10 @@ class TrainingTask(Protocol[BatchT_contra]):
         """Ids of the images of a micro-batch; called on the CPU."""
         ...
 
+    def skipped(self, batch: BatchT_contra) -> Sequence[str]:
+        """What was wrong with each image that was skipped for this micro-batch."""
+        ...
+
     def loss(
         self, model: nn.Module, batch: BatchT_contra, *, normalizer: float, place: MicroBatchPlace
     ) -> StepLoss:
@@ -110,6 +114,8 @@ class StepReport:
             step was left out.
         lr: Learning rate of the first parameter group.
         num_images: Images of the step.
+        skipped: What was wrong with each image that was skipped, in the order of the
+            micro-batches.
     """
 
     loss: float
@@ -118,6 +124,7 @@ class StepReport:
     grad_norm: float | None
     lr: float
     num_images: int
+    skipped: tuple[str, ...] = ()
 
     def parts(self) -> dict[str, float]:
         """Weighted loss of every branch: the terms by the first part of their name."""
@@ -244,9 +251,7 @@ class StepRunner(Generic[BatchT]):
     def _compute(
         self, batches: Sequence[BatchT], places: Sequence[MicroBatchPlace], lr_factor: float
     ) -> StepReport:
-        targets = sum(self._task.count_targets(batch) for batch in batches)
-        images = sum(len(self._task.image_ids(batch)) for batch in batches)
-        total_targets, num_images = self._processes.sum([targets, images])
+        total_targets, num_images, skipped = self._count(batches, places)
         normalizer = max(1.0, total_targets)
         self._optimizer.zero_grad()
         losses = [
@@ -268,8 +273,26 @@ class StepRunner(Generic[BatchT]):
             weights=losses[0].weights,
             grad_norm=grad_norm if math.isfinite(grad_norm) else None,
             lr=float(self._optimizer.param_groups[0]["initial_lr"]) * lr_factor,
-            num_images=int(num_images),
+            num_images=num_images,
+            skipped=skipped,
         )
+
+    def _count(
+        self, batches: Sequence[BatchT], places: Sequence[MicroBatchPlace]
+    ) -> tuple[float, int, tuple[str, ...]]:
+        """Targets, images and skipped images of the step, of all processes."""
+        targets = sum(self._task.count_targets(batch) for batch in batches)
+        images = sum(len(self._task.image_ids(batch)) for batch in batches)
+        skipped = [
+            (place.index, line)
+            for batch, place in zip(batches, places, strict=True)
+            for line in self._task.skipped(batch)
+        ]
+        shared = self._processes.sum([targets, images, len(skipped)])
+        total_targets, num_images, num_skipped = shared
+        everyone = self._processes.gather(skipped) if num_skipped else []
+        in_order = sorted((entry for share in everyone for entry in share), key=lambda e: e[0])
+        return total_targets, int(num_images), tuple(line for _, line in in_order)
 
     def _backward(
         self, batch: BatchT, place: MicroBatchPlace, normalizer: float, *, is_last: bool

@@ -71,6 +71,10 @@ class DataRecipe(Section):
     shapes: ShapesRecipe = Field(
         default=ShapesRecipe(), description="Size of the embedded data set."
     )
+    unreadable_images: Literal["stop", "skip"] = Field(
+        default="stop",
+        description="Missing or damaged training images: stop, or skip (the next image steps in).",
+    )
     num_workers: int = Field(
         default=4, ge=0, le=256, description="Worker processes that read images."
     )

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,14 @@ class ToyBatch:
     inputs: Tensor
     outputs: Tensor
     ids: list[int]
+    skipped: list[str] = field(default_factory=list)
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> ToyBatch:
         return ToyBatch(
             self.inputs.to(device, non_blocking=non_blocking),
             self.outputs.to(device, non_blocking=non_blocking),
             self.ids,
+            self.skipped,
         )
 
 
@@ -66,6 +68,9 @@ class ToyTask:
 
     def count_targets(self, batch: ToyBatch) -> int:
         return len(batch.inputs)
+
+    def skipped(self, batch: ToyBatch) -> list[str]:
+        return batch.skipped
 
     def image_ids(self, batch: ToyBatch) -> list[int]:
         return batch.ids
