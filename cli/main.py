@@ -16,7 +16,7 @@ import typer
 
 from msdetr.errors import MsdetrError
 
-from . import data, doctor, plot, recipes, sweep_matching, train
+from . import data, doctor, plot, predict, recipes, sweep_matching, train
 from . import eval as evaluation
 from . import import_official as importing
 from .options import examples
@@ -41,6 +41,7 @@ app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command("eval", epilog=evaluation.EXAMPLES)(evaluation.evaluate)
+app.command(epilog=predict.EXAMPLES)(predict.predict)
 app.command("import-official", epilog=importing.EXAMPLES)(importing.import_official)
 app.command(epilog=plot.EXAMPLES)(plot.plot)
 app.command(epilog=sweep_matching.EXAMPLES)(sweep_matching.sweep_matching)

@@ -10,9 +10,11 @@ from typing import Any
 
 from msdetr.version import __version__
 
-__all__ = ["__version__", "evaluate", "load_recipe", "train"]
+__all__ = ["Detector", "ImageDetections", "__version__", "evaluate", "load_recipe", "train"]
 
 _HOMES = {
+    "Detector": "msdetr.api.detector",
+    "ImageDetections": "msdetr.api.image_detections",
     "evaluate": "msdetr.api.evaluate",
     "load_recipe": "msdetr.recipe",
     "train": "msdetr.api.train",

@@ -11,9 +11,9 @@ import torch
 
 from msdetr.build import build_model
 from msdetr.data.labels import LabelSpace
-from msdetr.engine.checkpoint import read_info, read_weights, resolve_checkpoint
+from msdetr.engine.checkpoint import find_checkpoint, read_info, read_weights, resolve_checkpoint
 from msdetr.engine.weights import load_weights
-from msdetr.errors import CheckpointError
+from msdetr.errors import CheckpointError, UsageError
 from msdetr.model import DetectionModel
 from msdetr.recipe import Recipe, recipe_from_dict, recipe_to_dict
 
@@ -69,6 +69,24 @@ def load_checkpoint(path: Path, overrides: Sequence[str] = ()) -> LoadedCheckpoi
         model = build_model(recipe.model, label_space.num_classes)
     load_weights(model, read_weights(checkpoint), str(checkpoint))
     return LoadedCheckpoint(checkpoint, model.eval(), recipe, label_space, info)
+
+
+def check_free(output: Path, *, force: bool = False) -> None:
+    """Refuse to write a checkpoint over something; called before any work.
+
+    Args:
+        output: The checkpoint's directory.
+        force: Allow to replace a checkpoint, but never anything else.
+
+    Raises:
+        UsageError: Something is there that must be kept.
+    """
+    if not output.exists():
+        return
+    if find_checkpoint(output) != output:
+        raise UsageError(str(output), "exists and is no checkpoint; give another --output")
+    if not force:
+        raise UsageError(str(output), "exists already; give another --output, or --force")
 
 
 def _entry(info: dict[str, Any], key: str, checkpoint: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from msdetr.api.progress import show_progress
 from msdetr.data.batching import Batch
@@ -17,7 +17,7 @@ from msdetr.data.loading import BatchLoader
 from msdetr.data.sampling import eval_batches
 from msdetr.evaluation.results import detections_to_results
 from msdetr.model.detections import select_detections, suppress_duplicates
-from msdetr.structures import ModelOutput
+from msdetr.structures import Detections, ModelOutput
 
 Results = list[dict[str, Any]]
 
@@ -99,19 +99,33 @@ class DatasetDetector:
         return results or [[]]
 
     def _to_results(self, output: ModelOutput, layer: int, batch: Batch) -> Results:
-        predictions, settings = output.one_to_one, self.settings
-        original_hw = batch.original_hw.to(predictions.logits.device)
-        detections = select_detections(
-            predictions.logits[layer].float(),
-            predictions.boxes_cxcywh[layer].float(),
-            original_hw,
-            settings.limit,
-        )
-        if settings.nms_threshold is not None:
-            detections = suppress_duplicates(detections, settings.nms_threshold)
+        detections = make_detections(output, layer, batch.original_hw, self.settings)
         return detections_to_results(
-            detections, batch.targets.image_ids.tolist(), settings.category_id_of_label
+            detections, batch.targets.image_ids.tolist(), self.settings.category_id_of_label
         )
+
+
+def make_detections(
+    output: ModelOutput, layer: int, original_hw: Tensor, settings: DetectionSettings
+) -> Detections:
+    """Turn the predictions of a decoder layer into detections.
+
+    Args:
+        output: Of the model.
+        layer: Decoder layer, counted from 0; -1 for the last.
+        original_hw: [B, 2] height and width of the images before resizing, in pixels.
+        settings: How detections are made.
+    """
+    predictions = output.one_to_one
+    detections = select_detections(
+        predictions.logits[layer].float(),
+        predictions.boxes_cxcywh[layer].float(),
+        original_hw.to(predictions.logits.device),
+        settings.limit,
+    )
+    if settings.nms_threshold is None:
+        return detections
+    return suppress_duplicates(detections, settings.nms_threshold)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

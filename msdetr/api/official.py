@@ -8,7 +8,12 @@ from pathlib import Path
 import torch
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
-from msdetr.api.checkpoints import LoadedCheckpoint, checkpoint_info, load_checkpoint
+from msdetr.api.checkpoints import (
+    LoadedCheckpoint,
+    check_free,
+    checkpoint_info,
+    load_checkpoint,
+)
 from msdetr.api.official_recipes import (
     PUBLISHED_PLACEMENTS,
     check_arguments,
@@ -114,7 +119,7 @@ def import_official(
     Raises:
         InvalidInputError: As for ``load_official``, or the output exists.
     """
-    _check_free_checkpoint(output, force=force)
+    check_free(output, force=force)
     loaded = load_official(path, recipe, overrides=overrides, classes=classes)
     save_checkpoint(output, info=loaded.info, model=unique_state(loaded.model))
     return loaded
@@ -180,16 +185,6 @@ def _coco_categories() -> dict[int, str]:
 
 def _read_categories(annotations: Path) -> dict[int, str]:
     return {entry["id"]: entry["name"] for entry in load_annotations(annotations)["categories"]}
-
-
-def _check_free_checkpoint(output: Path, *, force: bool) -> None:
-    if not output.exists():
-        return
-    # Replacing removes what was there: never a folder that holds something else.
-    if not (output / INFO_FILE).is_file():
-        raise UsageError(str(output), "exists and is no checkpoint; give another --output")
-    if not force:
-        raise UsageError(str(output), "exists already; give another --output, or --force")
 
 
 def _unknown_to_published(recipe: ModelRecipe) -> list[Problem]:

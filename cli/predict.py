@@ -1,0 +1,67 @@
+"""`msdetr predict`: detect objects in image files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msdetr.errors import MsdetrError
+
+from .options import (
+    CheckpointOption,
+    DeviceOption,
+    JsonOption,
+    OverridesOption,
+    PublishedRecipeOption,
+    examples,
+)
+
+EXAMPLES = examples(
+    "msdetr predict --ckpt runs/shapes_tiny photo.jpg",
+    "msdetr predict --ckpt runs/mine photos 'more/**/*.png' --output found --threshold 0.5",
+    "msdetr predict --ckpt ddetr_300q.pth --recipe ddetr_300q street.jpg --json",
+)
+
+
+def predict(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Image files, folders, patterns.")
+    ],
+    *,
+    checkpoint: CheckpointOption,
+    recipe: PublishedRecipeOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write drawings/, predictions.json and images.json."),
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Lowest score of a detection.")
+    ] = 0.3,
+    device: DeviceOption = "auto",
+    overrides: OverridesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Detect objects in images: a table, drawings and COCO results."""
+    from rich.console import Console
+
+    from msdetr.api.predict import predict as run_prediction
+
+    report = run_prediction(
+        checkpoint,
+        inputs,
+        recipe=recipe,
+        output=output,
+        threshold=threshold,
+        device=device,
+        overrides=overrides or (),
+    )
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=2))
+    else:
+        Console().print(report.table())
+    if report.unreadable:
+        count = len(report.unreadable)
+        raise MsdetrError(f"{count} of {count + len(report.files)} files could not be read")

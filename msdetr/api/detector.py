@@ -1,0 +1,230 @@
+"""The detector for Python users: a model with its classes and its preprocessing."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from msdetr.api.checkpoints import LoadedCheckpoint, check_free
+from msdetr.api.detecting import DetectionSettings, autocast, make_detections
+from msdetr.api.image_detections import ImageDetections, split_detections
+from msdetr.api.image_inputs import ImageInput, to_sample
+from msdetr.api.official import open_checkpoint
+from msdetr.build import build_collator, build_eval_transform
+from msdetr.data.labels import LabelSpace
+from msdetr.data.sample import Sample
+from msdetr.engine.checkpoint import save_checkpoint
+from msdetr.engine.weights import unique_state
+from msdetr.errors import DataError, UsageError
+from msdetr.model import DetectionModel
+from msdetr.recipe import Recipe
+from msdetr.structures import ModelOutput
+
+DEFAULT_THRESHOLD = 0.3
+# So many batches' worth of images are decoded and sorted by shape at a time.
+_BATCHES_AHEAD = 4
+_DECODING_THREADS = 4
+
+OnUnreadable = Callable[[int, DataError], None]
+
+
+class Detector:
+    """A trained model, ready to be given images.
+
+    Preprocessing, precision and detections are those of ``msdetr eval``.
+
+    Args:
+        loaded: The model with its recipe and classes.
+    """
+
+    def __init__(self, loaded: LoadedCheckpoint) -> None:
+        recipe = loaded.recipe
+        self._loaded = loaded
+        self._collator = build_collator(recipe, loaded.model)
+        self._transform = build_eval_transform(recipe.data)
+        self._settings = DetectionSettings(
+            limit=recipe.evaluation.detections_per_image,
+            nms_threshold=recipe.evaluation.nms_threshold,
+            batch_size=recipe.evaluation.batch_size,
+            precision=recipe.train.precision,
+            category_id_of_label=loaded.label_space.category_id_by_label,
+        )
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        recipe: str | None = None,
+        overrides: Sequence[str] = (),
+        device: torch.device | str = "auto",
+    ) -> Self:
+        """Load a detector.
+
+        Args:
+            path: Checkpoint or run directory (its best checkpoint, else its last), or a
+                published ``.pth`` file.
+            recipe: Name or path of a published file's recipe; not for a checkpoint of ours.
+            overrides: Recipe fields to change, such as ``"evaluation.batch_size=8"``.
+            device: "auto" prefers a GPU; otherwise as for ``torch.device``.
+
+        Raises:
+            CheckpointError: It cannot be loaded.
+            RecipeError: The recipe or an override is invalid.
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        loaded = open_checkpoint(Path(path), recipe=recipe, overrides=overrides)
+        return cls(loaded).to(device)
+
+    @property
+    def model(self) -> DetectionModel:
+        """The network, in evaluation mode."""
+        return self._loaded.model
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return self._loaded.recipe
+
+    @property
+    def label_space(self) -> LabelSpace:
+        """The classes, with the category ids of the training's annotations."""
+        return self._loaded.label_space
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, by label."""
+        return self._loaded.label_space.names_by_label
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the model to a device and return the detector."""
+        self.model.to(device)
+        return self
+
+    def predict(
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        *,
+        threshold: float = DEFAULT_THRESHOLD,
+        batch_size: int | None = None,
+    ) -> list[ImageDetections]:
+        """Detect objects.
+
+        Args:
+            images: One image or several: paths, Pillow images, arrays [H, W, 3] or [H, W] and
+                tensors [3, H, W] (uint8, uint16, or floats from 0 to 1), in any mixture.
+            threshold: Lowest score of the detections to keep, in 0..1.
+            batch_size: Images per forward pass; the recipe's ``evaluation.batch_size`` by
+                default. Only images of one shape share a pass: they are never padded.
+
+        Returns:
+            One entry per image, in their order, also for a single image.
+
+        Raises:
+            DataError: A file cannot be read as an image.
+            UsageError: An array or a tensor is no image, or an option is out of range.
+        """
+        given = [images] if isinstance(images, ImageInput) else images
+        stream = self.stream(given, threshold=threshold, batch_size=batch_size)
+        return [found for found in stream if found is not None]
+
+    def stream(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        threshold: float = DEFAULT_THRESHOLD,
+        batch_size: int | None = None,
+        on_unreadable: OnUnreadable | None = None,
+    ) -> Iterator[ImageDetections | None]:
+        """Detect objects in any number of images, a few batches at a time.
+
+        Args:
+            images: As for ``predict``.
+            threshold: As for ``predict``.
+            batch_size: As for ``predict``.
+            on_unreadable: Told the position and the error of a file that cannot be read, for
+                which None is yielded; without it the error is raised.
+
+        Yields:
+            One entry per image, in their order.
+
+        Raises:
+            DataError: As for ``predict``.
+            UsageError: As for ``predict``.
+        """
+        size = self._settings.batch_size if batch_size is None else batch_size
+        if size < 1:
+            raise UsageError("batch_size", f"must be at least 1, got {size}")
+        if not 0 <= threshold <= 1:
+            raise UsageError("threshold", f"must lie in 0..1, got {threshold}")
+        numbered = enumerate(images)
+        with ThreadPoolExecutor(_DECODING_THREADS) as pool:
+            while chunk := list(itertools.islice(numbered, _BATCHES_AHEAD * size)):
+                samples: list[Sample] = []
+                for (position, _), prepared in zip(
+                    chunk, pool.map(self._prepare, chunk), strict=True
+                ):
+                    if isinstance(prepared, Sample):
+                        samples.append(prepared)
+                    elif on_unreadable is None:
+                        raise prepared
+                    else:
+                        on_unreadable(position, prepared)
+                found = self._detect_all(samples, size, threshold)
+                yield from (found.get(position) for position, _ in chunk)
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Save as a checkpoint, which alone suffices for every command.
+
+        Args:
+            path: Directory to write.
+            force: Replace a checkpoint there.
+
+        Raises:
+            UsageError: The directory exists.
+            MsdetrError: It cannot be written.
+        """
+        check_free(Path(path), force=force)
+        save_checkpoint(Path(path), info=self._loaded.info, model=unique_state(self.model))
+
+    def _prepare(self, numbered: tuple[int, ImageInput]) -> Sample | DataError:
+        position, image = numbered
+        try:
+            return to_sample(image, self._transform, position)
+        except DataError as error:
+            return error
+
+    def _detect_all(
+        self, samples: Sequence[Sample], batch_size: int, threshold: float
+    ) -> dict[int, ImageDetections]:
+        found: dict[int, ImageDetections] = {}
+        # Stable, so that images of one shape keep their order.
+        ordered = sorted(samples, key=lambda sample: sample.pixels.shape)
+        for _, group in itertools.groupby(ordered, key=lambda sample: sample.pixels.shape):
+            same = list(group)
+            for start in range(0, len(same), batch_size):
+                batch = same[start : start + batch_size]
+                ids = [sample.image_id for sample in batch]
+                found |= zip(ids, self._detect(batch, threshold), strict=True)
+        return found
+
+    @torch.inference_mode()
+    def _detect(self, samples: Sequence[Sample], threshold: float) -> list[ImageDetections]:
+        batch = self._collator(samples)
+        with autocast(self.device, self._settings.precision):
+            output: ModelOutput = self.model(batch.images.to(self.device), with_one_to_many=False)
+        detections = make_detections(output, -1, batch.original_hw, self._settings)
+        sizes_hw = [sample.original_hw for sample in samples]
+        return split_detections(detections, sizes_hw, self._loaded.label_space, threshold)

@@ -1,0 +1,190 @@
+"""Detections in image files: the workflow behind ``msdetr predict``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from msdetr.api.detector import DEFAULT_THRESHOLD, Detector
+from msdetr.api.image_detections import ImageDetections
+from msdetr.api.image_files import find_images, unique_stems
+from msdetr.api.image_inputs import to_image
+from msdetr.api.output import check_output, writing
+from msdetr.api.progress import show_progress
+from msdetr.engine.processes import create_accelerator
+from msdetr.errors import DataError
+from msdetr.evaluation.results import write_results
+
+RESULTS, IMAGES, DRAWINGS = "predictions.json", "images.json", "drawings"
+_JPEG_QUALITY = 92
+# Full resolution of the colours: otherwise lines and captions fray.
+_FULL_CHROMA = 0
+
+
+@dataclass(frozen=True)
+class PredictedFile:
+    """Detections in one file.
+
+    Attributes:
+        image_id: Its number, from 1; also in the results file.
+        path: The file.
+        detections: What is in it.
+    """
+
+    image_id: int
+    path: Path
+    detections: ImageDetections
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Class, score and corners of every detection as text."""
+        found = self.detections
+        boxes, scores = found.boxes_xyxy_px.tolist(), found.scores.tolist()
+        return [
+            (name, f"{score:.2f}", *(f"{value:.0f}" for value in box_px))
+            for name, score, box_px in zip(found.class_names, scores, boxes, strict=True)
+        ]
+
+    def results(self) -> list[dict[str, Any]]:
+        """Entries of COCO's results format."""
+        keys = ("category_id", "bbox", "score")
+        return [
+            {"image_id": self.image_id, **{key: entry[key] for key in keys}}
+            for entry in self.detections.to_list()
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The file and its detections as JSON values."""
+        height, width = self.detections.image_hw
+        size = {"width": width, "height": height}
+        entries = self.detections.to_list()
+        return {
+            "image_id": self.image_id,
+            "file_name": str(self.path),
+            **size,
+            "detections": entries,
+        }
+
+
+@dataclass(frozen=True)
+class PredictReport:
+    """Result of a prediction.
+
+    Attributes:
+        files: Files that were read, in the order of the inputs.
+        unreadable: Files that were skipped, with the reason.
+        categories: Classes of the model: id and name.
+    """
+
+    files: tuple[PredictedFile, ...]
+    unreadable: tuple[tuple[Path, str], ...]
+    categories: tuple[tuple[int, str], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        skipped = [{"file_name": str(path), "reason": why} for path, why in self.unreadable]
+        return {"images": [file.to_dict() for file in self.files], "unreadable": skipped}
+
+    def table(self) -> Table:
+        """One row per detection, for the terminal; boxes as corners in pixels."""
+        table = Table(box=box.SIMPLE_HEAD)
+        table.add_column("file", overflow="fold")
+        table.add_column("class", overflow="fold")
+        for title in ("score", "x0", "y0", "x1", "y1"):
+            table.add_column(title, justify="right")
+        for file in self.files:
+            rows = file.rows()
+            table.add_row(str(file.path), *(rows[0] if rows else ("-",)))
+            for row in rows[1:]:
+                table.add_row("", *row)
+        return table
+
+
+def predict(
+    checkpoint: Path,
+    inputs: Sequence[str],
+    *,
+    recipe: str | None = None,
+    output: Path | None = None,
+    threshold: float = DEFAULT_THRESHOLD,
+    device: str = "auto",
+    overrides: Sequence[str] = (),
+) -> PredictReport:
+    """Detect objects in image files.
+
+    Args:
+        checkpoint: Checkpoint or run directory, or a published ``.pth`` file.
+        inputs: Files, folders and patterns.
+        recipe: Name or path of a published file's recipe.
+        output: Directory for drawings and results; nothing is written without it. Must not hold
+            any yet.
+        threshold: Lowest score of the detections to keep, in 0..1.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        overrides: Recipe fields to change, ``key=value``.
+
+    Returns:
+        The detections, and the files that could not be read.
+
+    Raises:
+        InvalidInputError: Checkpoint, inputs or output cannot be used as asked.
+    """
+    if output is not None:
+        check_output(output, (RESULTS, IMAGES, DRAWINGS))
+    paths = find_images(inputs)
+    detector = Detector.from_checkpoint(
+        checkpoint, recipe=recipe, overrides=overrides, device="cpu"
+    ).to(create_accelerator(device=device).device)
+    unreadable: list[tuple[Path, str]] = []
+    stems, files = unique_stems(paths), []
+    for file in _detect(detector, paths, threshold, unreadable):
+        files.append(file)
+        if output is not None:
+            _draw(file, output / DRAWINGS, stems[file.image_id - 1])
+    space = detector.label_space
+    categories = tuple(zip(space.category_ids, space.names, strict=True))
+    report = PredictReport(tuple(files), tuple(unreadable), categories)
+    if output is not None:
+        _write(report, output)
+    return report
+
+
+def _detect(
+    detector: Detector, paths: Sequence[Path], threshold: float, unreadable: list[tuple[Path, str]]
+) -> Iterator[PredictedFile]:
+    console = Console(stderr=True, highlight=False)
+
+    def skip(position: int, error: DataError) -> None:
+        unreadable.append((paths[position], error.problems[0].message))
+        console.print(f"skipped {error}", soft_wrap=True, markup=False)
+
+    stream = detector.stream(paths, threshold=threshold, on_unreadable=skip)
+    for position, found in enumerate(show_progress(stream, len(paths), "predicting")):
+        if found is not None:
+            yield PredictedFile(position + 1, paths[position], found)
+
+
+def _draw(file: PredictedFile, folder: Path, stem: str) -> None:
+    # Decoded again rather than kept: many photographs do not fit into memory at once.
+    picture = file.detections.draw(to_image(file.path))
+    with writing(folder):
+        picture.save(folder / f"{stem}.jpg", quality=_JPEG_QUALITY, subsampling=_FULL_CHROMA)
+
+
+def _write(report: PredictReport, output: Path) -> None:
+    images = [
+        {key: value for key, value in file.to_dict().items() if key != "detections"}
+        for file in report.files
+    ]
+    listed = {
+        "images": [{"id": image.pop("image_id"), **image} for image in images],
+        "categories": [{"id": id_, "name": name} for id_, name in report.categories],
+    }
+    with writing(output):
+        write_results(output / RESULTS, [entry for f in report.files for entry in f.results()])
+        (output / IMAGES).write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
