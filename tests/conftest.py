@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,3 +30,35 @@ def golden_dir() -> Path:
 def data_dir() -> Path:
     """Folder of the real data sets; skips where there is none."""
     return _shared("MSDETR_DATA", "data")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Mount a file system of a given size, which only the returned path leads to.
+
+    It lives in a mount namespace of its own, held by a process; skips where that is not allowed.
+    """
+    holders: list[subprocess.Popen[str]] = []
+
+    def mount(num_bytes: int, options: str = "rw") -> Path:
+        point = tmp_path / f"disk{len(holders)}"
+        point.mkdir()
+        script = 'mount -t tmpfs -o "size=$1,$2" tmpfs "$3" && echo ready && exec sleep 3600'
+        command = ["unshare", "-rm", "sh", "-c", script, "sh", str(num_bytes), options, str(point)]
+        try:
+            holder = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+        except OSError as error:
+            pytest.skip(f"cannot mount a small file system: {error}")
+        holders.append(holder)
+        assert holder.stdout is not None
+        said = holder.stdout.readline()
+        if said != "ready\n":
+            pytest.skip(f"cannot mount a small file system: {said.strip()}")
+        return Path(f"/proc/{holder.pid}/root{point}")
+
+    yield mount
+    for holder in holders:
+        holder.kill()
+        holder.wait()

@@ -65,6 +65,8 @@ def train(
     accelerator = create_accelerator(
         device=device, precision=recipe.train.precision, tracking_dir=output
     )
+    if accelerator.is_main_process:
+        directory.check_writable()
     # The embedded data set is generated once, not by every process.
     with accelerator.main_process_first():
         data = load_training_data(recipe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,10 @@ from msdetr.engine.checkpoint import find_checkpoint
 from msdetr.errors import RunDirectoryError
 
 RECIPE_FILE = "recipe.yaml"
+ENVIRONMENT_FILE = "environment.json"
+
+# What ``create`` makes before the recipe: all that a start cut short can leave.
+_BEFORE_RECIPE = {"checkpoints", ENVIRONMENT_FILE, RECIPE_FILE + ".new"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class RunDirectory:
     @property
     def environment_file(self) -> Path:
         """Versions and machine of the run's start."""
-        return self.path / "environment.json"
+        return self.path / ENVIRONMENT_FILE
 
     @property
     def metrics_file(self) -> Path:
@@ -92,26 +97,47 @@ class RunDirectory:
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self.environment_file.write_text(json.dumps(environment, indent=2) + "\n")
-            # Last, because its presence says that a run was started here.
-            self.recipe_file.write_text(recipe_text, encoding="utf-8")
+            # Last and whole, because its presence says that a run was started here.
+            aside = self.path / (RECIPE_FILE + ".new")
+            aside.write_text(recipe_text, encoding="utf-8")
+            aside.replace(self.recipe_file)
         except OSError as error:
             raise RunDirectoryError(
                 str(self.path), f"cannot be written: {error.strerror}; give another --output"
             ) from error
 
     def check_free(self) -> None:
-        """Refuse a directory that holds anything.
+        """Refuse a directory that holds anything but what a start cut short left.
 
         Raises:
             RunDirectoryError: It is not empty, or not a directory.
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunDirectoryError(str(self.path), "is a file; give another --output")
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if self.path.is_dir() and not self._is_unused():
             raise RunDirectoryError(
                 str(self.path),
                 "is not empty; continue the run in it with --resume, or give another --output",
             )
+
+    def check_writable(self) -> None:
+        """Refuse a place that cannot be written to, before any work is done.
+
+        Raises:
+            RunDirectoryError: It is read-only, or belongs to somebody else.
+        """
+        existing = next(place for place in (self.path, *self.path.parents) if place.exists())
+        if not os.access(existing, os.W_OK):
+            raise RunDirectoryError(
+                str(self.path),
+                f"cannot be written: {existing} is read-only or needs other rights; give another "
+                "--output",
+            )
+
+    def _is_unused(self) -> bool:
+        names = {entry.name for entry in self.path.iterdir()}
+        saved = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
+        return names <= _BEFORE_RECIPE and not saved
 
     def check_resumable(self) -> None:
         """Refuse a directory in which no run was started.

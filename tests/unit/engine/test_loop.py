@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,77 @@ def test_a_run_stopped_in_mid_epoch_goes_on_exactly(
     trainer = toy.make_trainer(tmp_path, epochs=4)
     trainer.resume(RunDirectory(tmp_path).last)
     assert trainer.state.step == step
+    trainer.fit()
+    assert everything(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("micro_batch", [0, 2, 3])
+def test_the_step_under_way_is_discarded(
+    toy: Any, undisturbed: list[Any], tmp_path: Path, micro_batch: int
+) -> None:
+    class InterruptedTask(toy.ToyTask):  # type: ignore[misc]
+        def loss(self, *args: Any, **kwargs: Any) -> Any:
+            if kwargs["place"].step == 7 and kwargs["place"].index == micro_batch:
+                signal.raise_signal(signal.SIGINT)
+            return super().loss(*args, **kwargs)
+
+    task = InterruptedTask()
+    with pytest.raises(InterruptedRunError, match="SIGINT after step 7 ") as caught:
+        toy.make_trainer(tmp_path, epochs=4, task=task).fit()
+    assert caught.value.exit_code == 130
+    assert len(task.places) == 7 * 4 + micro_batch
+    trainer = toy.make_trainer(tmp_path, epochs=4)
+    trainer.resume(RunDirectory(tmp_path).last)
+    assert trainer.state.step == 7
+    trainer.fit()
+    assert everything(tmp_path) == undisturbed
+
+
+def test_a_step_whose_update_has_begun_is_finished(
+    toy: Any, undisturbed: list[Any], tmp_path: Path
+) -> None:
+    trainer = toy.make_trainer(tmp_path, epochs=4)
+
+    def interrupt(*_: Any) -> None:
+        if trainer.state.step == 7:
+            signal.raise_signal(signal.SIGTERM)
+
+    trainer._optimizer.optimizer.register_step_pre_hook(interrupt)
+    with pytest.raises(InterruptedRunError, match="SIGTERM after step 8 "):
+        trainer.fit()
+    trainer = toy.make_trainer(tmp_path, epochs=4)
+    trainer.resume(RunDirectory(tmp_path).last)
+    trainer.fit()
+    assert everything(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("where", ["loading", "computing"])
+def test_a_failure_in_mid_epoch_loses_nothing(
+    toy: Any, undisturbed: list[Any], tmp_path: Path, where: str
+) -> None:
+    def fail(step: int) -> None:
+        if step == 8:
+            raise DataError("cat.jpg", "is truncated")
+
+    class FailingTask(toy.ToyTask):  # type: ignore[misc]
+        def loss(self, *args: Any, **kwargs: Any) -> Any:
+            fail(kwargs["place"].step)
+            return super().loss(*args, **kwargs)
+
+    def loader(epoch: int, start_step: int) -> Iterator[Any]:
+        for number in range(start_step, toy.STEPS_PER_EPOCH):
+            fail(epoch * toy.STEPS_PER_EPOCH + number)
+            yield from (toy.make_batch(epoch, number, index) for index in range(4))
+
+    failing = {"loader": loader} if where == "loading" else {"task": FailingTask()}
+    with pytest.raises(DataError, match="is truncated"):
+        toy.make_trainer(tmp_path, epochs=4, **failing).fit()
+    assert (
+        "the state after step 8 (epoch 2) is saved" in RunDirectory(tmp_path).log_file.read_text()
+    )
+    trainer = toy.make_trainer(tmp_path, epochs=4)
+    trainer.resume(RunDirectory(tmp_path).last)
+    assert trainer.state.step == 8
     trainer.fit()
     assert everything(tmp_path) == undisturbed
 
@@ -384,6 +457,36 @@ def test_a_full_disk_stops_the_run_with_the_older_checkpoint(
         toy.make_trainer(tmp_path, evaluate=evaluate).fit()
     monkeypatch.undo()
     assert read_info(RunDirectory(tmp_path).last)["run_state"]["step_in_epoch"] == 5
+
+
+def test_a_file_that_cannot_be_written_stops_the_run_in_one_line(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("msdetr.engine.records.append_row", full)
+    with pytest.raises(
+        MsdetrError, match=r"metrics\.jsonl: No space left on device; what was"
+    ) as e:
+        toy.make_trainer(tmp_path).fit()
+    assert (e.value.exit_code, len(str(e.value).splitlines())) == (1, 1)
+
+
+def test_a_jump_of_the_clock_changes_nothing(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: list[Any]
+) -> None:
+    true_time, calls = time.time, itertools.count()
+    # Every look at the clock finds it an hour earlier or a day later.
+    jumps = itertools.accumulate(itertools.cycle([-3600.0, 86400.0]))
+    monkeypatch.setattr(time, "time", lambda: true_time() + next(jumps) + 0 * next(calls))
+    toy.make_trainer(tmp_path, epochs=4).fit()
+    assert next(calls) > 0
+    assert everything(tmp_path) == undisturbed
+    rows = read_rows(RunDirectory(tmp_path).metrics_file)
+    speeds = [row["images_per_second"] for row in rows if row["kind"] == "step"]
+    assert len(speeds) == 20
+    assert all(1.0 < speed < 1e6 for speed in speeds)
 
 
 def test_tensorboard_gets_the_rows(toy: Any, tmp_path: Path) -> None:

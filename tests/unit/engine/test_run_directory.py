@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,33 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
         RunDirectory(tmp_path / "file").create(recipe_text="", environment={})
     with pytest.raises(RunDirectoryError, match="cannot be written"):
         RunDirectory(tmp_path / "file" / "run").create(recipe_text="", environment={})
+
+
+@pytest.mark.parametrize(
+    "left", [[], ["environment.json"], ["environment.json", "recipe.yaml.new"]]
+)
+def test_a_start_cut_short_is_no_obstacle(tmp_path: Path, left: list[str]) -> None:
+    run = RunDirectory(tmp_path)
+    run.checkpoints.mkdir()
+    for name in left:
+        (tmp_path / name).write_text("{")
+    assert not run.holds_run
+    run.create(recipe_text="x: 1\n", environment={"a": 1})
+    assert run.recipe_file.read_text() == "x: 1\n"
+    assert json.loads(run.environment_file.read_text()) == {"a": 1}
+    assert not (tmp_path / "recipe.yaml.new").exists()
+
+
+def test_checkpoints_without_a_recipe_are_kept(tmp_path: Path) -> None:
+    (RunDirectory(tmp_path).checkpoints / "last").mkdir(parents=True)
+    with pytest.raises(RunDirectoryError, match="not empty"):
+        RunDirectory(tmp_path).check_free()
+
+
+def test_a_read_only_place_is_refused_at_once(small_disk: Callable[..., Path]) -> None:
+    disk = small_disk(100_000, "ro")
+    with pytest.raises(RunDirectoryError, match=f"{disk} is read-only or needs other rights"):
+        RunDirectory(disk / "runs" / "mine").check_writable()
 
 
 def test_nothing_to_resume_is_said(tmp_path: Path) -> None:

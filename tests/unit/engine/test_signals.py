@@ -15,12 +15,12 @@ import pytest
 
 from msdetr.engine.checkpoint import read_info, read_weights
 from msdetr.engine.run_directory import RunDirectory
-from msdetr.engine.signals import StopRequest, StopSignalError
+from msdetr.engine.signals import StopRequest, StopSignalError, ignoring_lost_workers
 
 Start = Callable[..., subprocess.Popen[str]]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
     limit = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < limit, "waited in vain"
@@ -36,12 +36,25 @@ def usual_interrupt() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("usual_interrupt")
-def test_the_first_signal_is_noted_and_the_second_acts() -> None:
+def test_a_later_second_interrupt_acts(monkeypatch: pytest.MonkeyPatch) -> None:
     with StopRequest() as stop:
-        signal.raise_signal(signal.SIGINT)
-        assert stop.number == signal.SIGINT
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.number == signal.SIGTERM
+        later = time.monotonic() + 2.0
+        monkeypatch.setattr("msdetr.engine.signals.time.monotonic", lambda: later)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.usefixtures("usual_interrupt")
+def test_what_launchers_pass_on_is_the_same_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        later = time.monotonic() + 100.0
+        monkeypatch.setattr("msdetr.engine.signals.time.monotonic", lambda: later)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.number == signal.SIGINT
 
 
 def test_handlers_are_given_back() -> None:
@@ -67,6 +80,33 @@ def test_an_immediate_section_is_not_entered_after_a_signal() -> None:
     assert not entered
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_in_a_destructor_is_not_lost() -> None:
+    class Dying:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    def use() -> None:
+        Dying()
+
+    with StopRequest() as stop, pytest.raises(StopSignalError), stop.immediate():
+        use()
+
+
+def test_lost_workers_raise_nothing_while_they_are_ignored() -> None:
+    def raise_it(*_: object) -> None:
+        raise RuntimeError("lost")
+
+    before = signal.signal(signal.SIGCHLD, raise_it)
+    try:
+        with ignoring_lost_workers():
+            signal.raise_signal(signal.SIGCHLD)
+        with pytest.raises(RuntimeError, match="lost"):
+            signal.raise_signal(signal.SIGCHLD)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_other_threads_go_without() -> None:
     notes = []
 
@@ -90,7 +130,7 @@ def test_a_signalled_run_saves_its_state_and_can_go_on(
     process = start_toy(run.path, "--pause", "0.02", "--epochs", "50")
     wait_for(lambda: run.metrics_file.exists() and run.metrics_file.read_text().count("\n") > 2)
     os.kill(process.pid, number)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == code
     assert "Traceback" not in errors
     assert "continue with --resume" in errors
@@ -115,7 +155,7 @@ def test_a_signal_in_evaluation_does_not_wait_for_its_end(start_toy: Start, tmp_
         assert process.poll() is None
     began = time.monotonic()
     process.terminate()
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode == 143
     assert time.monotonic() - began < 20
     state = read_info(run.last)["run_state"]

@@ -1,0 +1,111 @@
+"""One, two and four processes, and two launchers, train and evaluate the same detector alike."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+TOLERANCE = 1e-5
+
+Run = Callable[..., str]
+Rows = Callable[[Path], list[dict[str, Any]]]
+Difference = Callable[[Path, Path], float]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, run: Run, small: list[str]) -> Path:
+    """Runs named by their number of processes; ``uncapped`` keeps all one-to-many positives."""
+    root = tmp_path_factory.mktemp("trained")
+    uncapped = ["--set", "supervision.one_to_many.max_positive_fraction=1.0"]
+    run(
+        *((count, [*small, "--output", root / str(count)]) for count in (1, 2, 4)),
+        (1, [*small, *uncapped, "--output", root / "uncapped"]),
+    )
+    return root
+
+
+@pytest.mark.parametrize("processes", ["2", "4"])
+def test_the_weights_are_the_same(
+    trained: Path, processes: str, largest_difference: Difference, rows_of: Rows
+) -> None:
+    assert largest_difference(trained / "1", trained / processes) < TOLERANCE
+    rows, expected = rows_of(trained / processes), rows_of(trained / "1")
+    assert [row["step"] for row in rows if row["kind"] == "step"] == [1, 2, 3]
+    for row, twin in zip(rows, expected, strict=True):
+        assert row["loss"] == pytest.approx(twin["loss"], rel=1e-4)
+        assert row["terms"] == pytest.approx(twin["terms"], rel=1e-3, abs=1e-5)
+
+
+def test_what_is_compared_could_differ(
+    trained: Path, largest_difference: Difference, rows_of: Rows
+) -> None:
+    """The cap leaves positives out, and a step moves the weights by more than the tolerance."""
+    assert largest_difference(trained / "1", trained / "uncapped") > 10 * TOLERANCE
+    one, other = (rows_of(trained / name)[0]["terms"] for name in ("1", "uncapped"))
+    assert one["one_to_many/class/0"] != other["one_to_many/class/0"]
+    assert one["one_to_one/class/0"] == other["one_to_one/class/0"]
+
+
+def test_evaluation_gives_the_same_numbers(trained: Path, run: Run, tmp_path: Path) -> None:
+    checkpoint = trained / "1" / "checkpoints" / "last"
+    words = ("eval", "--ckpt", checkpoint, "--device", "cpu", "--output")
+    run(*((count, [*words, tmp_path / str(count)]) for count in (1, 2, 4)))
+    for name in ("metrics.json", "predictions.json"):
+        expected, *others = (
+            json.loads((tmp_path / count / name).read_text()) for count in ("1", "2", "4")
+        )
+        assert expected
+        assert others == [expected] * 2
+
+
+def test_batch_norm_is_the_same(
+    run: Run, small: list[str], tmp_path: Path, largest_difference: Difference
+) -> None:
+    words = [*small, "--set", "model.backbone.norm=batch", "--output"]
+    run((1, [*words, tmp_path / "1"]), (2, [*words, tmp_path / "2"]))
+    assert largest_difference(tmp_path / "1", tmp_path / "2") < TOLERANCE
+
+
+@pytest.fixture
+def two_agents(
+    trained: Path, small: list[str], environment: dict[str, str], free_port: int
+) -> Path:
+    """The run of two torchrun agents, as two machines would do it."""
+    output = trained / "agents"
+    common = [
+        *("--nnodes", "2", "--nproc-per-node", "1", "--rdzv-id", "x", "--rdzv-backend", "c10d"),
+        *("--rdzv-endpoint", f"127.0.0.1:{free_port}", "--local-addr", "127.0.0.1"),
+        *("-m", "msdetr.cli", *small, "--output", str(output)),
+    ]
+    agents = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", "--node-rank", rank, *common],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    try:
+        said = [agent.communicate(timeout=600) for agent in agents]
+    finally:
+        for agent in agents:
+            agent.kill()
+    assert [agent.returncode for agent in agents] == [0, 0], said
+    return output
+
+
+def test_two_machines_are_two_processes(
+    trained: Path, two_agents: Path, largest_difference: Difference, rows_of: Rows
+) -> None:
+    assert largest_difference(trained / "1", two_agents) < TOLERANCE
+    assert rows_of(two_agents) == rows_of(trained / "2")
