@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -40,6 +41,16 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
 
 
+def _is_file_name(value: object) -> bool:
+    if type(value) is not str or not value or "\0" in value:
+        return False
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:  # half of a surrogate pair: no file has such a name
+        return False
+    return True
+
+
 def _is_box(value: object) -> bool:
     return type(value) is list and len(value) == 4 and all(map(_is_number, value))
 
@@ -47,7 +58,7 @@ def _is_box(value: object) -> bool:
 _FIELDS = {
     "images": (
         _Field("id", _is_int, "an integer"),
-        _Field("file_name", lambda v: type(v) is str and v != "", "a file name"),
+        _Field("file_name", _is_file_name, "a file name"),
         _Field("height", _is_size, "a positive integer"),
         _Field("width", _is_size, "a positive integer"),
     ),
@@ -56,7 +67,7 @@ _FIELDS = {
         _Field("image_id", _is_int, "an integer"),
         _Field("category_id", _is_int, "an integer"),
         _Field("bbox", _is_box, "a list of 4 finite numbers (x, y, width, height)"),
-        _Field("iscrowd", lambda v: v in {0, 1}, "0 or 1", optional=True),
+        _Field("iscrowd", lambda v: v in (0, 1), "0 or 1", optional=True),
         _Field("area", _is_number, "a finite number", optional=True),
     ),
     "categories": (
@@ -200,7 +211,8 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
         raise DataError(
             str(path), [Problem(f"line {error.lineno}", f"not JSON: {error.msg}")]
         ) from None
-    except (UnicodeDecodeError, RecursionError) as error:
+    # A ValueError beyond those is a number of more digits than Python converts.
+    except (ValueError, RecursionError) as error:
         raise DataError(str(path), f"cannot be read as JSON ({error})") from None
     if not isinstance(content, dict):
         raise DataError(

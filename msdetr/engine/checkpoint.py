@@ -11,7 +11,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -185,14 +185,26 @@ def _weights_to_bytes(weights: Mapping[str, Tensor]) -> bytes:
 
 def _verify(checkpoint: Path) -> None:
     with _reading(checkpoint):
-        listed = (checkpoint / SUMS_FILE).read_bytes().decode(errors="replace")
-        names = {line.split("  ")[-1] for line in listed.splitlines()}
-        present = {entry.name for entry in checkpoint.iterdir()} & _KNOWN_FILES
-    for name in sorted(names | present | {INFO_FILE, MODEL_FILE}):
-        if name not in _KNOWN_FILES:
+        # File managers and network file systems leave hidden files, which nothing reads.
+        entries = [entry for entry in sorted(checkpoint.iterdir()) if entry.name[0] != "."]
+        _refuse_strangers(entries)
+        listed = (checkpoint / SUMS_FILE).read_bytes().decode(errors="replace").splitlines()
+    names = [line.split("  ")[-1] for line in listed]
+    for name in names:
+        if name not in _KNOWN_FILES or names.count(name) > 1:
             raise CheckpointError(str(checkpoint / SUMS_FILE), f"is damaged: lists {name!r:.40}")
+    present = {entry.name for entry in entries} - {SUMS_FILE}
+    for name in sorted({*names, *present, INFO_FILE, MODEL_FILE}):
         with _reading(checkpoint), (checkpoint / name).open("rb") as file:
             _compare(checkpoint / name, file_digest(file, "sha256").hexdigest())
+
+
+def _refuse_strangers(entries: Sequence[Path]) -> None:
+    for entry in entries:
+        if entry.name not in _KNOWN_FILES | {SUMS_FILE}:
+            raise CheckpointError(str(entry), "is no part of a checkpoint; move it elsewhere")
+        if not entry.is_file():
+            raise CheckpointError(str(entry), "is not a file")
 
 
 def _read(checkpoint: Path, name: str) -> bytes:
