@@ -59,32 +59,38 @@ class SweepReport:
         return sum(row["layer"] == ALL_LAYERS for row in self.rows)
 
     def table(self, most: int = 12) -> Table:
-        """Some of the settings, evenly spread, with the trace's own among them if tried."""
+        """Some of the settings, evenly spread, and in bold the trace's own if it was tried."""
         total = [row for row in self.rows if row["layer"] == ALL_LAYERS]
         stride = max(1, math.ceil(len(total) / most))
-        table = Table(title=f"{len(total)} settings, all layers", caption=CAVEAT)
-        for title in _COLUMNS.values():
+        table = Table(title=f"{len(total)} settings, all layers", caption=_TABLE_CAPTION)
+        for title, _ in _COLUMNS.values():
             table.add_column(title, justify="right")
         for index, row in enumerate(total):
             own = all(row[name] == getattr(self.own, name) for name in _SETTING)
             if own or index % stride == 0:
                 style = "bold" if own else ""
-                table.add_row(*(_text(row[column]) for column in _COLUMNS), style=style)
+                texts = [_text(row[key], share=share) for key, (_, share) in _COLUMNS.items()]
+                table.add_row(*texts, style=style)
         return table
 
 
+_TABLE_CAPTION = (
+    "without: targets without positives; capped: images that hit the cap; lost: pairs that the "
+    f"cap removes. {CAVEAT}"
+)
 _SETTING = ("k", "threshold", "iou_weight")
+# Title and whether the value is a share, by column of the CSV file.
 _COLUMNS = {
-    "k": "k",
-    "threshold": "threshold",
-    "iou_weight": "alpha",
-    "positives_per_target": "positives per target",
-    "share_without_positives": "targets without",
-    "mean_iou": "mean IoU",
-    "mean_probability": "mean prob.",
-    "share_iou_below_0.5": "IoU < 0.5",
-    "share_images_capped": "images capped",
-    "share_pairs_lost_to_cap": "pairs lost to cap",
+    "k": ("k", False),
+    "threshold": ("thr.", False),
+    "iou_weight": ("alpha", False),
+    "positives_per_target": ("per target", False),
+    "share_without_positives": ("without", True),
+    "mean_iou": ("IoU", False),
+    "mean_probability": ("prob.", False),
+    "share_iou_below_0.5": ("IoU<.5", True),
+    "share_images_capped": ("capped", True),
+    "share_pairs_lost_to_cap": ("lost", True),
 }
 
 
@@ -177,7 +183,9 @@ def _expand(part: str) -> Sequence[float]:
     return [round(start + i * step, 12) for i in range(math.floor(count + 1e-9) + 1)]
 
 
-def _text(value: str | float | None) -> str:
+def _text(value: str | float | None, *, share: bool) -> str:
     if value is None:
         return "-"
+    if share:
+        return f"{100 * float(value):.1f}%"
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from msdetr.drawing.figures import color_of, new_figure
+from msdetr.drawing.figures import color_of
 
 # Even in lightness, and the same for readers who do not tell red from green.
 _COLOR_MAP = "cividis"
@@ -65,36 +65,93 @@ def draw_heat_maps(
         footer: A sentence below everything.
         percent: Values are shares, to be written as per cent.
     """
-    columns = min(len(maps), _MOST_COLUMNS)
-    rows = math.ceil(len(maps) / columns)
-    size = (0.9 + 0.36 * max(len(axes.x), 7), 1.0 + 0.3 * max(len(axes.y), 5))
-    figure, plots = new_figure(rows, columns, panel_size=size)
     known = [v for entry in maps for row in entry.values for v in row if math.isfinite(v)]
     scale = Normalize(min(known, default=0.0), max(known, default=1.0))
-    for entry, plot in zip(maps, plots, strict=False):
-        _draw_map(plot, entry, axes, scale)
+    grid = _Grid.of(len(maps), axes)
+    figure = grid.new_figure()
+    for index, entry in enumerate(maps):
+        plot = figure.add_axes(grid.place(index))
+        _draw_map(plot, entry, scale)
+        _label_axes(plot, axes, left=index % grid.columns == 0, bottom=grid.is_lowest(index))
         if len(maps) * len(axes.x) * len(axes.y) <= _MOST_LABELLED_CELLS:
             _write_values(plot, entry.values, scale, percent=percent)
-    for plot in plots[len(maps) :]:
-        plot.set_visible(False)
-    bar = figure.colorbar(
-        ScalarMappable(scale, _COLOR_MAP), ax=plots[: len(maps)], aspect=12 * rows, pad=0.02
-    )
+    bar = figure.colorbar(ScalarMappable(scale, _COLOR_MAP), cax=figure.add_axes(grid.bar()))
     bar.ax.yaxis.set_major_formatter(lambda value, _: _text(value, percent=percent))
-    figure.suptitle(title, fontsize=12)
-    figure.supxlabel(footer, fontsize=9, color="#404040")
+    figure.text(0.5, 1 - 0.3 / grid.height, title, ha="center", va="center", fontsize=12)
+    figure.text(0.5, 0.2 / grid.height, footer, ha="center", va="center", fontsize=9)
     return figure
 
 
-def _draw_map(plot: Axes, entry: HeatMap, axes: HeatMapAxes, scale: Normalize) -> None:
+@dataclass(frozen=True)
+class _Grid:
+    """Places of maps, in inches; matplotlib's own layout takes far longer than the drawing."""
+
+    count: int
+    columns: int
+    rows: int
+    map_size: tuple[float, float]
+
+    _MARGINS = (0.8, 1.1, 0.85, 0.95)  # left, right, top, bottom
+    _GAPS = (0.25, 0.4)
+
+    @classmethod
+    def of(cls, count: int, axes: HeatMapAxes) -> _Grid:
+        columns = min(count, _MOST_COLUMNS)
+        size = (0.38 * max(len(axes.x), 8), 0.3 * max(len(axes.y), 6))
+        return cls(count, columns, math.ceil(count / columns), size)
+
+    @property
+    def width(self) -> float:
+        left, right, _, _ = self._MARGINS
+        return left + right + self.columns * (self.map_size[0] + self._GAPS[0])
+
+    @property
+    def height(self) -> float:
+        _, _, top, bottom = self._MARGINS
+        return top + bottom + self.rows * (self.map_size[1] + self._GAPS[1]) - self._GAPS[1]
+
+    def new_figure(self) -> Figure:
+        return Figure(figsize=(self.width, self.height))
+
+    def is_lowest(self, index: int) -> bool:
+        return index + self.columns >= self.count
+
+    def place(self, index: int) -> tuple[float, float, float, float]:
+        row, column = divmod(index, self.columns)
+        left = self._MARGINS[0] + column * (self.map_size[0] + self._GAPS[0])
+        bottom = self._MARGINS[3] + (self.rows - 1 - row) * (self.map_size[1] + self._GAPS[1])
+        return self._relative(left, bottom, *self.map_size)
+
+    def bar(self) -> tuple[float, float, float, float]:
+        return self._relative(
+            self.width - self._MARGINS[1],
+            self._MARGINS[3],
+            0.18,
+            self.height - self._MARGINS[2] - self._MARGINS[3],
+        )
+
+    def _relative(
+        self, left: float, bottom: float, width: float, height: float
+    ) -> tuple[float, float, float, float]:
+        return (left / self.width, bottom / self.height, width / self.width, height / self.height)
+
+
+def _label_axes(plot: Axes, axes: HeatMapAxes, *, left: bool, bottom: bool) -> None:
+    x_texts = [f"{x:g}" if bottom else "" for x in axes.x]
+    y_texts = [f"{y:g}" if left else "" for y in axes.y]
+    plot.set_xticks(range(len(x_texts)), x_texts, fontsize=8)
+    plot.set_yticks(range(len(y_texts)), y_texts, fontsize=8)
+    if bottom:
+        plot.set_xlabel(axes.x_label)
+    if left:
+        plot.set_ylabel(axes.y_label)
+
+
+def _draw_map(plot: Axes, entry: HeatMap, scale: Normalize) -> None:
     values = [list(row) for row in entry.values]
     plot.imshow(values, cmap=_COLOR_MAP, norm=scale, origin="lower", aspect="auto")
     plot.set_facecolor("#D8D8D8")
     plot.set_title(entry.title)
-    plot.set_xlabel(axes.x_label)
-    plot.set_ylabel(axes.y_label)
-    plot.set_xticks(range(len(axes.x)), [f"{x:g}" for x in axes.x], fontsize=8)
-    plot.set_yticks(range(len(axes.y)), [f"{y:g}" for y in axes.y], fontsize=8)
     if entry.marked is not None:
         row, column = entry.marked
         frame = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, lw=2.5, ec=color_of(1))

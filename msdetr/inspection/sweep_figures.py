@@ -98,8 +98,9 @@ class _Layout:
             y_label=_NAMES[self.y],
             y=self.values[self.y],
         )
+        footer = f"Frame: the trace's own setting. {CAVEAT}"
         return draw_heat_maps(
-            maps, axes, title=quantity.title, footer=CAVEAT, percent=quantity.percent
+            maps, axes, title=quantity.title, footer=footer, percent=quantity.percent
         )
 
     def _map(
