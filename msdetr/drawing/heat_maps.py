@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,7 +79,8 @@ def draw_heat_maps(
     bar = figure.colorbar(ScalarMappable(scale, _COLOR_MAP), cax=figure.add_axes(grid.bar()))
     bar.ax.yaxis.set_major_formatter(lambda value, _: _text(value, percent=percent))
     figure.text(0.5, 1 - 0.3 / grid.height, title, ha="center", va="center", fontsize=12)
-    figure.text(0.5, 0.2 / grid.height, footer, ha="center", va="center", fontsize=9)
+    lines = textwrap.fill(footer, round(grid.width / 0.075))
+    figure.text(0.5, 0.25 / grid.height, lines, ha="center", va="center", fontsize=9)
     return figure
 
 
@@ -173,5 +175,5 @@ def _write_values(
 
 def _text(value: float, *, percent: bool) -> str:
     if percent:
-        return f"{100 * value:.3g}%"
+        return f"{100 * value:.2g}%" if value < 0.0995 else f"{100 * value:.0f}%"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
