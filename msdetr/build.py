@@ -229,6 +229,7 @@ def build_collator(recipe: Recipe, model: DetectionModel) -> Collator:
         std=recipe.data.std,
         min_cells=recipe.model.num_queries if recipe.model.two_stage else 1,
         strides=model.strides,
+        pad_multiple=recipe.data.pad_multiple,
     )
 
 

@@ -59,12 +59,14 @@ class Collator:
         min_cells: Padding grows until the feature levels have this many cells together: a
             model cannot choose more queries than there are cells.
         strides: Pixels per cell of each level.
+        pad_multiple: Sides are padded to a multiple of this, in pixels.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     min_cells: int
     strides: tuple[int, ...]
+    pad_multiple: int = 1
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Normalise, pad with zeros at the right and bottom, and stack."""
@@ -79,7 +81,8 @@ class Collator:
 
     def pad(self, images: Sequence[Tensor]) -> ImageBatch:
         """Normalise and pad B uint8 images [3, H_b, W_b] into one batch."""
-        hw = (max(image.shape[1] for image in images), max(image.shape[2] for image in images))
+        largest = (max(image.shape[1] for image in images), max(image.shape[2] for image in images))
+        hw = (self._round_up(largest[0]), self._round_up(largest[1]))
         height, width = grow_to_cells(hw, self.strides, self.min_cells)
         pixels = torch.zeros(len(images), 3, height, width)
         padding_mask = torch.ones(len(images), height, width, dtype=torch.bool)
@@ -89,6 +92,9 @@ class Collator:
             pixels[index, :, :h, :w] = image.float().div_(255).sub_(mean).div_(std)
             padding_mask[index, :h, :w] = False
         return ImageBatch(pixels, padding_mask)
+
+    def _round_up(self, side: int) -> int:
+        return -(-side // self.pad_multiple) * self.pad_multiple
 
 
 def count_cells(hw: tuple[int, int], strides: Sequence[int]) -> int:

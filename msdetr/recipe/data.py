@@ -85,6 +85,13 @@ class DataRecipe(Section):
     eval_max_size: SidePx = Field(
         default=1333, description="Longest side in evaluation, in pixels."
     )
+    pad_multiple: int = Field(
+        default=1,
+        ge=1,
+        le=4096,
+        description="Sides of batches are padded to a multiple of this, in pixels. With the longest "
+        "side as the multiple, what the model sees of an image never depends on its batch.",
+    )
     mean: Channels = Field(
         default=(0.485, 0.456, 0.406),
         description="Mean of red, green, blue; images scaled to 0..1.",

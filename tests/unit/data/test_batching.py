@@ -86,6 +86,16 @@ def test_cells_are_those_of_strided_convolutions(side: int) -> None:
     assert count_cells((side, side), STRIDES) == cells
 
 
+def test_sides_are_padded_to_a_multiple() -> None:
+    collate = Collator(MEAN, STD, 0, STRIDES, pad_multiple=48)
+    alone = collate([sample(40, 50, 1)])
+    assert alone.images.pixels.shape == (1, 3, 48, 96)
+    together = collate([sample(40, 50, 1), sample(33, 90, 2)])
+    assert together.images.pixels.shape == (2, 3, 48, 96)
+    assert torch.equal(together.images.pixels[:1], alone.images.pixels)
+    assert torch.equal(together.images.padding_mask[:1], alone.images.padding_mask)
+
+
 def test_batch_moves_as_a_whole() -> None:
     batch = Collator(MEAN, STD, 0, STRIDES)([sample(32, 32, 1)])
     moved = batch.to("meta")
