@@ -89,8 +89,8 @@ class DataRecipe(Section):
         default=1,
         ge=1,
         le=4096,
-        description="Sides of batches are padded to a multiple of this, in pixels. With the longest "
-        "side as the multiple, what the model sees of an image never depends on its batch.",
+        description="Sides of batches are padded to a multiple of this, in pixels. With the "
+        "longest side as the multiple, an image looks the same in every batch.",
     )
     mean: Channels = Field(
         default=(0.485, 0.456, 0.406),
