@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -67,3 +67,14 @@ class WeightAverage:
             kept = value.clone()
             value.copy_(self._average[name])
             self._average[name].copy_(kept)
+
+
+@contextmanager
+def evaluation_weights(model: nn.Module, average: WeightAverage | None) -> Iterator[None]:
+    """Put a model in training into evaluation mode, with averaged weights where they are kept."""
+    model.eval()
+    try:
+        with average.applied() if average is not None else nullcontext():
+            yield
+    finally:
+        model.train()

@@ -22,7 +22,7 @@ from msdetr.engine.checkpoint import (
     read_weights,
     save_checkpoint,
 )
-from msdetr.engine.ema import WeightAverage
+from msdetr.engine.ema import WeightAverage, evaluation_weights
 from msdetr.engine.failures import explain_failure, writing_run
 from msdetr.engine.processes import Processes
 from msdetr.engine.records import RunRecords
@@ -46,6 +46,7 @@ from msdetr.engine.weights import load_weights, unique_state
 from msdetr.errors import DataError, InterruptedRunError, MsdetrError, UsageError
 
 Evaluate = Callable[[nn.Module], Mapping[str, float | None]]
+Inspect = Callable[[nn.Module, int], object]
 LoaderFactory = Callable[[int, int], Iterable[BatchT]]
 
 
@@ -103,6 +104,7 @@ class Trainer(Generic[BatchT]):
         self._directory = run_directory
         self._info = dict(info)
         self._evaluate_model = evaluate
+        self._inspect_model: Inspect | None = None
         self._ema = ema
         self._stop = StopRequest()
         self._records = RunRecords(
@@ -113,6 +115,14 @@ class Trainer(Generic[BatchT]):
             total_steps=settings.epochs * settings.steps_per_epoch,
         )
         self._prepare(optimizer)
+
+    def inspect_epochs(self, inspect: Inspect) -> None:
+        """Call ``inspect`` on the main process after every epoch; its failures change nothing.
+
+        Args:
+            inspect: Gets the model in evaluation mode and the number of finished epochs.
+        """
+        self._inspect_model = inspect
 
     def resume(self, checkpoint: Path) -> None:
         """Continue from a checkpoint of the same run; call before ``fit``.
@@ -171,6 +181,7 @@ class Trainer(Generic[BatchT]):
             report = self.train_step(batches)
             self._records.step(self.state, report)
         scores = self._evaluate_if_due()
+        self._inspect_epoch()
         is_best = self.state.record_scores(scores, self.settings.score) if scores else False
         self._records.epoch(self.state, float(self._optimizer.param_groups[0]["lr"]), scores)
         self.state.finish_epoch()
@@ -333,7 +344,10 @@ class Trainer(Generic[BatchT]):
         except MsdetrError as failure:  # the divergence is the news, not the full disk
             self._records.reporter.say(str(failure))
         else:
-            self._records.reporter.say(f"the state before the diverged step is kept in {place}")
+            self._records.reporter.say(
+                f"the state before the diverged step is kept in {place}; to see where it stops "
+                f"being finite: msdetr replay {place}"
+            )
 
     def _evaluate_if_due(self) -> dict[str, float | None]:
         done = self.state.epoch + 1
@@ -354,11 +368,18 @@ class Trainer(Generic[BatchT]):
             self._say_saved()
             raise explain_failure(error, self._processes.count) from error
 
+    def _inspect_epoch(self) -> None:
+        if self._inspect_model is None or not self._processes.is_main:
+            return
+        try:
+            with evaluation_weights(self.model, self._ema):
+                self._inspect_model(self.model, self.state.epoch + 1)
+        except Exception as failure:  # looking on must not end a training
+            self._records.reporter.say(f"this epoch was not inspected: {failure}")
+
     def _evaluate(self, evaluate: Evaluate) -> dict[str, float | None]:
-        self.model.eval()
-        with self._ema.applied() if self._ema is not None else nullcontext():
+        with evaluation_weights(self.model, self._ema):
             scores = evaluate(self.model)
-        self.model.train()
         return {
             key: None if value is None or not math.isfinite(value) else float(value)
             for key, value in scores.items()

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from .conflicts import find_conflicts
 from .data import DataRecipe
+from .inspection import InspectionRecipe
 from .model import ModelRecipe
 from .section import Section
 from .supervision import SupervisionRecipe
@@ -35,6 +36,9 @@ class Recipe(Section):
     data: DataRecipe = Field(default=DataRecipe(), description="Data set and image sizes.")
     train: TrainRecipe = Field(default=TrainRecipe(), description="Optimisation.")
     evaluation: EvaluationRecipe = Field(default=EvaluationRecipe(), description="Evaluation.")
+    inspection: InspectionRecipe = Field(
+        default=InspectionRecipe(), description="Match traces during training."
+    )
 
     @model_validator(mode="after")
     def _refuse_conflicts(self) -> Self:
