@@ -16,8 +16,9 @@ import typer
 
 from msdetr.errors import MsdetrError
 
-from . import data, doctor, plot, predict, recipes, sweep_matching, train
+from . import data, doctor, inspect_matching, plot, predict, recipes, replay, sweep_matching, train
 from . import eval as evaluation
+from . import export as exporting
 from . import import_official as importing
 from .options import examples
 
@@ -42,10 +43,13 @@ app.add_typer(data.app, name="data")
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command("eval", epilog=evaluation.EXAMPLES)(evaluation.evaluate)
 app.command(epilog=predict.EXAMPLES)(predict.predict)
+app.command(epilog=exporting.EXAMPLES)(exporting.export)
 app.command("import-official", epilog=importing.EXAMPLES)(importing.import_official)
+app.command(epilog=inspect_matching.EXAMPLES)(inspect_matching.inspect_matching)
 app.command(epilog=plot.EXAMPLES)(plot.plot)
 app.command(epilog=sweep_matching.EXAMPLES)(sweep_matching.sweep_matching)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
+app.command(epilog=replay.EXAMPLES)(replay.replay)
 
 
 def _print_version(asked: bool) -> None:

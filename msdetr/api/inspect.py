@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
-from msdetr.api.checkpoints import load_checkpoint
+from msdetr.api.checkpoints import LoadedCheckpoint
 from msdetr.api.datasets import EvaluationData, find_index, load_evaluation_data
 from msdetr.api.detecting import autocast
+from msdetr.api.official import open_checkpoint
 from msdetr.api.progress import show_progress
 from msdetr.build import (
     build_collator,
@@ -89,6 +90,7 @@ class TraceOrigin:
 def trace_checkpoint(
     checkpoint: Path,
     *,
+    recipe: str | None = None,
     data: str | None = None,
     probe: ProbeSet = ProbeSet(),
     device: str = "auto",
@@ -97,7 +99,9 @@ def trace_checkpoint(
     """Trace a checkpoint on the validation images, in evaluation mode.
 
     Args:
-        checkpoint: Checkpoint or run directory; averaged weights where the run kept them.
+        checkpoint: Checkpoint or run directory; averaged weights where the run kept them. Or a
+            published ``.pth`` file.
+        recipe: Name or path of a published file's recipe.
         data: A root in COCO's layout, or "IMAGES,ANNOTATIONS.json"; the recipe's validation
             split by default.
         probe: Which images.
@@ -107,13 +111,19 @@ def trace_checkpoint(
     Raises:
         InvalidInputError: Checkpoint, data or images cannot be used as asked.
     """
-    loaded = load_checkpoint(checkpoint, overrides)
+    loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides)
     images = load_evaluation_data(loaded.recipe, loaded.label_space, data)
+    model = loaded.model.to(create_accelerator(device=device).device)
+    return trace_model(model, loaded.recipe, images, probe=probe, origin=origin_of(loaded))
+
+
+def origin_of(loaded: LoadedCheckpoint) -> TraceOrigin:
+    """Say where the weights of a loaded checkpoint come from."""
+    if loaded.path.is_file():
+        return TraceOrigin(str(loaded.path), _digest(loaded.path), "trained")
     averaged = has_averaged_weights(loaded.path)
     weights = loaded.path / (EMA_FILE if averaged else MODEL_FILE)
-    origin = TraceOrigin(str(loaded.path), _digest(weights), "averaged" if averaged else "trained")
-    model = loaded.model.to(create_accelerator(device=device).device)
-    return trace_model(model, loaded.recipe, images, probe=probe, origin=origin)
+    return TraceOrigin(str(loaded.path), _digest(weights), "averaged" if averaged else "trained")
 
 
 def trace_untrained(

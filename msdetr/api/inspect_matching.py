@@ -1,0 +1,241 @@
+"""Looking at assignments: the workflow behind ``msdetr inspect-matching``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.table import Table
+
+from msdetr.api.inspect import ProbeSet, origin_of, trace_checkpoint, trace_untrained
+from msdetr.api.official import open_checkpoint
+from msdetr.api.output import check_output, writing
+from msdetr.api.progress import counting, show_progress
+from msdetr.errors import TraceError, UsageError
+from msdetr.inspection.pictures import ImagePictures
+from msdetr.inspection.rematch import rematch
+from msdetr.inspection.report import write_report
+from msdetr.inspection.summary import MatchingSummary, SummaryBuilder
+from msdetr.inspection.summary_table import summary_table
+from msdetr.inspection.table import AssignmentTable, assignment_rows
+from msdetr.inspection.trace import MatchTrace
+from msdetr.recipe import recipe_to_dict
+
+TRACE_DIR, TABLE_FILE, SUMMARY_FILE = "trace", "assignments.csv", "summary.json"
+PICTURES_DIR, REPORT_FILE = "pictures", "matching.html"
+
+
+@dataclass(frozen=True)
+class TraceSource:
+    """Where the trace comes from: a checkpoint, an untrained model or a stored trace.
+
+    Attributes:
+        checkpoint: Checkpoint or run directory, or a published ``.pth`` file; beside ``trace``
+            it says what that must have been made of.
+        trace: Stored trace.
+        from_scratch: Recipe of an untrained model.
+        recipe: Recipe of a published file.
+        data: Instead of the recipe's validation split: a root in COCO's layout, or
+            "IMAGES,ANNOTATIONS.json".
+        probe: Which images.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        overrides: Recipe fields to change, ``key=value``.
+    """
+
+    checkpoint: Path | None = None
+    trace: Path | None = None
+    from_scratch: str | None = None
+    recipe: str | None = None
+    data: str | None = None
+    probe: ProbeSet = field(default_factory=ProbeSet)
+    device: str = "auto"
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class InspectionOptions:
+    """What is shown of a trace.
+
+    Attributes:
+        layers: "all", or decoder layers such as "0,5".
+        top: Rows of ``assignments.csv`` per image, layer and target, beside the assigned ones.
+        num_pictures: Images to draw, the first ones with targets.
+    """
+
+    layers: str = "all"
+    top: int = 20
+    num_pictures: int = 20
+
+
+@dataclass(frozen=True)
+class InspectionReport:
+    """Result of an inspection.
+
+    Attributes:
+        summary: Statistics per decoder layer.
+        files: Files and folders written.
+    """
+
+    summary: MatchingSummary
+    files: tuple[Path, ...]
+
+    def table(self) -> Table:
+        """The statistics for the terminal."""
+        return summary_table(self.summary)
+
+
+def inspect_matching(
+    source: TraceSource, output: Path, options: InspectionOptions = InspectionOptions()
+) -> InspectionReport:
+    """Trace a model, or read a trace, and show both assignments.
+
+    Args:
+        source: Where the trace comes from.
+        output: Directory for the trace (unless it was stored before), ``assignments.csv``,
+            ``summary.json``, ``pictures`` and ``matching.html``.
+        options: What is shown.
+
+    Raises:
+        InvalidInputError: Something given cannot be used as asked; nothing is written.
+    """
+    names = (TABLE_FILE, SUMMARY_FILE, PICTURES_DIR, REPORT_FILE)
+    check_output(output, names if source.trace else (TRACE_DIR, *names))
+    asked = _parse_layers(options.layers)
+    trace = obtain_trace(source)
+    layers = _choose_layers(asked, trace.info.num_layers)
+    files = [output / name for name in names]
+    with writing(output):
+        if source.trace is None:
+            trace.save(output / TRACE_DIR)
+            files.insert(0, output / TRACE_DIR)
+        summary = _write_tables(trace, layers, output, options)
+        (output / SUMMARY_FILE).write_text(json.dumps(summary.to_dict(), indent=2) + "\n")
+        with counting("writing the page") as progress:
+            write_report(trace, output / REPORT_FILE, progress=progress)
+    return InspectionReport(summary, tuple(file for file in files if file.exists()))
+
+
+def obtain_trace(source: TraceSource) -> MatchTrace:
+    """Make the trace, or read the stored one and choose its images.
+
+    Raises:
+        InvalidInputError: Something given cannot be used as asked.
+    """
+    _check_source(source)
+    if source.trace is not None:
+        trace = MatchTrace.load(source.trace)
+        if source.checkpoint is not None:
+            _require_same(trace, source)
+        chosen = source.probe.image_ids
+        trace = trace.select(chosen) if chosen else trace.limit(source.probe.num_images)
+        if not any(image.num_targets for image in trace.images):
+            raise TraceError(str(source.trace), "none of the images has a target to look at")
+        return trace
+    if source.checkpoint is not None:
+        return trace_checkpoint(
+            source.checkpoint,
+            recipe=source.recipe,
+            data=source.data,
+            probe=source.probe,
+            device=source.device,
+            overrides=source.overrides,
+        )
+    assert source.from_scratch is not None
+    return trace_untrained(
+        source.from_scratch,
+        data=source.data,
+        probe=source.probe,
+        device=source.device,
+        overrides=source.overrides,
+    )
+
+
+def _check_source(source: TraceSource) -> None:
+    given = {
+        "--ckpt": source.checkpoint is not None,
+        "--trace": source.trace is not None,
+        "--from-scratch": source.from_scratch is not None,
+    }
+    if not any(given.values()):
+        raise UsageError("inspect-matching", "needs one of --ckpt, --trace and --from-scratch")
+    if given["--from-scratch"] and (given["--ckpt"] or given["--trace"]):
+        raise UsageError("--from-scratch", "cannot go with --ckpt or --trace")
+    if given["--trace"] and (source.overrides or source.data is not None):
+        option = "--set" if source.overrides else "--data"
+        raise UsageError(
+            option,
+            "cannot change a stored trace; make a new one with --ckpt, or try other settings of "
+            "the assignment with sweep-matching",
+        )
+
+
+def _require_same(trace: MatchTrace, source: TraceSource) -> None:
+    """Refuse a trace that was made of anything but the checkpoint given beside it."""
+    assert source.checkpoint is not None
+    loaded = open_checkpoint(source.checkpoint, recipe=source.recipe)
+    here, there = recipe_to_dict(loaded.recipe), trace.info.recipe
+    for section in ("model", "supervision"):
+        for key, value, other in _differences(here[section], there.get(section), section):
+            raise TraceError(
+                str(source.trace),
+                f"was made with another recipe: its {key} is {other}, but {value} in "
+                f"{source.checkpoint}",
+            )
+    origin = origin_of(loaded)
+    if origin.source_sha256 != trace.info.source_sha256:
+        raise TraceError(
+            str(source.trace),
+            f"was made of other weights ({trace.info.source}) than those of {source.checkpoint}",
+        )
+
+
+def _differences(here: object, there: object, key: str) -> Iterator[tuple[str, object, object]]:
+    if isinstance(here, Mapping) and isinstance(there, Mapping):
+        for name in here:
+            yield from _differences(here[name], there.get(name), f"{key}.{name}")
+    elif here != there:
+        yield key, here, there
+
+
+def _write_tables(
+    trace: MatchTrace, layers: Sequence[int], output: Path, options: InspectionOptions
+) -> MatchingSummary:
+    """Write table and pictures image by image; all rows of a data set need not be in memory."""
+    builder = SummaryBuilder(trace.info, layers)
+    drawable = [image for image in trace.images if image.num_targets]
+    drawn = {image.image_id for image in drawable[: options.num_pictures]}
+    images = show_progress(trace.images, len(trace.images), "writing tables and pictures")
+    with (output / TABLE_FILE).open("w", newline="", encoding="utf-8") as file:
+        table = AssignmentTable(file)
+        for image in images:
+            matching = rematch(image, trace.info.one_to_many)
+            builder.add(image, matching)
+            rows = assignment_rows(image, matching, trace.info, layers=layers, top=options.top)
+            table.write(rows)
+            if image.image_id in drawn:
+                pictures = ImagePictures(image, matching, trace.info, layers)
+                pictures.save(output / PICTURES_DIR)
+    return builder.build()
+
+
+def _parse_layers(text: str) -> list[int] | None:
+    """The layers asked for, None for all."""
+    if text == "all":
+        return None
+    try:
+        return sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        raise UsageError("--layers", f"expected all, or numbers as in 0,5; got {text!r}") from None
+
+
+def _choose_layers(asked: list[int] | None, num_layers: int) -> list[int]:
+    if asked is None:
+        return list(range(num_layers))
+    unknown = [str(layer) for layer in asked if not 0 <= layer < num_layers]
+    if unknown:
+        raise UsageError(
+            "--layers", f"the model has layers 0 to {num_layers - 1}, but not {', '.join(unknown)}"
+        )
+    return asked
