@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -162,6 +162,20 @@ class Assignment(_TensorFields):
     target: Tensor
     score: Tensor
     valid: Tensor
+
+
+class Assigner(Protocol):
+    """Anything that pairs queries with targets; what a new assignment scheme implements."""
+
+    def assign(self, predictions: Predictions, targets: Targets, u: Tensor) -> Assignment:
+        """Pair queries and targets of every layer and image.
+
+        Args:
+            predictions: Of N layers and B images.
+            targets: Of the same images.
+            u: [N, B, Q] float, uniform in [0, 1): the only randomness there is.
+        """
+        ...
 
 
 @dataclass(frozen=True)

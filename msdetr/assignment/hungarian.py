@@ -17,15 +17,7 @@ from msdetr.assignment.costs import (
 )
 from msdetr.assignment.rows import rows_of_targets
 from msdetr.assignment.solve import solve_together
-from msdetr.structures import Assignment, Predictions, Targets
-
-
-class Assigner(Protocol):
-    """Anything that pairs queries with targets."""
-
-    def assign(self, predictions: Predictions, targets: Targets, u: Tensor) -> Assignment:
-        """Pair queries and targets of every layer and image."""
-        ...
+from msdetr.structures import Assigner, Assignment, Predictions, Targets
 
 
 class AssignmentRequest(Protocol):

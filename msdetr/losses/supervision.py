@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from msdetr.structures import Assignment, ModelOutput, Predictions, Proposals, Targets
-
-
-class Assigner(Protocol):
-    """Anything that pairs queries with targets."""
-
-    def assign(self, predictions: Predictions, targets: Targets, u: Tensor) -> Assignment:
-        """Pair queries and targets of every layer and image."""
-        ...
+from msdetr.structures import Assigner, Assignment, ModelOutput, Predictions, Proposals, Targets
 
 
 @dataclass(frozen=True)
