@@ -23,7 +23,7 @@ from msdetr.model import DetectionModel
 from msdetr.recipe import Recipe, recipe_to_yaml
 from msdetr.structures import ModelOutput
 
-OVERFIT_STEPS = 1000
+OVERFIT_STEPS = 500
 OVERFIT_AP = 0.9
 
 
