@@ -273,6 +273,19 @@ class TestOptions:
         assert "of the targets are right" in done.err
         assert "Traceback" not in done.err
 
+    @pytest.mark.slow
+    def test_embedded_default_learns_eight_images_by_heart(
+        self, tmp_path: Path, msdetr: Train
+    ) -> None:
+        data = "data.shapes={num_train: 8, num_val: 4}"
+        output = tmp_path / "run"
+        done = msdetr(
+            "train", "shapes_tiny", "--overfit", "8", "--set", data, "--output", str(output)
+        )
+        assert done.code == 0, done.err
+        metrics = json.loads((output / "evaluation/metrics.json").read_text())
+        assert (metrics["num_images"], metrics["ap"] > 0.9) == (8, True)
+
     def test_stopped_overfit_does_not_offer_to_resume(self, tmp_path: Path, train: Train) -> None:
         with interrupted_after(1):
             done = train(tmp_path / "run", "--overfit", "8")
