@@ -9,6 +9,7 @@ from msdetr.api.data_check import training_notes
 from msdetr.api.datasets import load_training_data
 from msdetr.api.init_from import initialise_from
 from msdetr.api.resume import check_same_annotations, find_start
+from msdetr.api.run_report import report_run
 from msdetr.api.session import TrainingSession
 from msdetr.engine.environment import collect_environment
 from msdetr.engine.processes import create_accelerator
@@ -85,4 +86,7 @@ def train(
     if accelerator.is_main_process and not (resume and directory.holds_run):
         directory.create(recipe_text=recipe_to_yaml(recipe), environment=collect_environment())
     accelerator.wait_for_everyone()
-    return TrainResult(output, trainer.fit(notes=training_notes(recipe, data)))
+    state = trainer.fit(notes=training_notes(recipe, data))
+    if accelerator.is_main_process:
+        report_run(directory, recipe, data.val)
+    return TrainResult(output, state)

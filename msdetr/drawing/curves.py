@@ -75,10 +75,11 @@ def draw_curves(
         x_label: What the positions are.
         line_styles: What solid and what dashed lines mean, said where both occur.
     """
-    figure, axes = new_figure(1, len(panels))
+    entries, columns = _legend(panels, line_styles), 2 * len(panels)
+    figure, axes = new_figure(len(panels), legend_rows=math.ceil(len(entries) / columns))
     for panel, plot in zip(panels, axes, strict=True):
         _draw_panel(plot, panel, x_label)
-    add_legend(figure, _legend(panels, line_styles), num_columns=2 * len(panels))
+    add_legend(figure, entries, num_columns=columns)
     return figure
 
 

@@ -143,7 +143,7 @@ def _rate_panels(runs: Sequence[PlottedRun], axis: _Axis) -> list[Panel]:
     for number, run in enumerate(runs):
         steps = axis.of_steps(run.history, _rate)
         curves.append(_curve(run, number, steps if steps.x else axis.of_epochs(run.history, _rate)))
-    label = "learning rate of the first group"
+    label = "learning rate"
     return [Panel(title="Learning rate", y_label=label, curves=_with_values(curves))]
 
 
