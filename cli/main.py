@@ -16,7 +16,19 @@ import typer
 
 from msdetr.errors import MsdetrError
 
-from . import data, doctor, inspect_matching, plot, predict, recipes, replay, sweep_matching, train
+from . import (
+    candidates,
+    data,
+    doctor,
+    inspect_matching,
+    plot,
+    predict,
+    recipes,
+    replay,
+    stability,
+    sweep_matching,
+    train,
+)
 from . import eval as evaluation
 from . import export as exporting
 from . import import_official as importing
@@ -47,7 +59,9 @@ app.command(epilog=exporting.EXAMPLES)(exporting.export)
 app.command("import-official", epilog=importing.EXAMPLES)(importing.import_official)
 app.command(epilog=inspect_matching.EXAMPLES)(inspect_matching.inspect_matching)
 app.command(epilog=plot.EXAMPLES)(plot.plot)
+app.command(epilog=candidates.EXAMPLES)(candidates.candidates)
 app.command(epilog=sweep_matching.EXAMPLES)(sweep_matching.sweep_matching)
+app.command(epilog=stability.EXAMPLES)(stability.stability)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(epilog=replay.EXAMPLES)(replay.replay)
 

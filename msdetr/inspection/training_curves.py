@@ -127,7 +127,7 @@ def _loss_panels(runs: Sequence[PlottedRun], axis: _Axis, layer: int) -> list[Pa
 
 def _score_panels(runs: Sequence[PlottedRun], axis: _Axis) -> list[Panel]:
     panels = []
-    for key, title in {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}.items():
+    for key, title in {"ap": "AP", "ap50": "AP50"}.items():
         value = _percent(key)
         curves = [
             _curve(run, number, axis.of_epochs(run.history, value))

@@ -1,0 +1,93 @@
+"""`msdetr candidates`: how well the best queries of every target fit, in one model or two."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msdetr.errors import UsageError
+
+from .options import DeviceOption, JsonOption, examples
+
+EXAMPLES = examples(
+    "msdetr candidates --ckpt runs/shapes_tiny --output candidates",
+    "msdetr candidates --ckpt runs/shapes_tiny --ckpt runs/shapes_tiny_baseline --output figure1",
+    "msdetr candidates --trace matching/trace --pictures 3 --output candidates --json",
+)
+
+
+def candidates(
+    *,
+    output: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Write candidates.csv, candidates.png, iou_density.png, summary.json there.",
+        ),
+    ],
+    checkpoints: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--ckpt", metavar="PATH", help="Checkpoint or run directory; twice for A and B."
+        ),
+    ] = None,
+    traces: Annotated[
+        list[Path] | None,
+        typer.Option("--trace", metavar="DIR", help="Stored trace instead; twice for A and B."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROOT|IMAGES,JSON",
+            help="COCO-layout root, or image folder and annotation file.",
+            show_default="the recipe's validation split",
+        ),
+    ] = None,
+    num_images: Annotated[
+        int, typer.Option(min=1, metavar="N", help="The first N images, by id.")
+    ] = 200,
+    image_ids: Annotated[
+        str | None,
+        typer.Option(metavar="IDS", help="These images instead, as in 139,285."),
+    ] = None,
+    pictures: Annotated[
+        int, typer.Option(min=1, max=20, metavar="N", help="Targets in candidates.png.")
+    ] = 6,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the top 20 queries of every target, as in the paper's Figure 1.
+
+    Queries are ranked by the one-to-many score of A. With two models, A should be the one with
+    mixed supervision and B the one without.
+    """
+    from rich.console import Console
+
+    from msdetr.api.candidates import compare_candidates
+    from msdetr.api.inspect import ProbeSet
+
+    report = compare_candidates(
+        checkpoints or (),
+        traces=traces or (),
+        output=output,
+        data=data,
+        probe=ProbeSet(num_images, _parse_ids(image_ids)),
+        num_pictures=pictures,
+        device=device,
+    )
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=2))
+        return
+    console = Console()
+    console.print(report.table())
+    typer.echo("\n".join(str(file) for file in report.files))
+
+
+def _parse_ids(text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",")) if text is not None else ()
+    except ValueError as error:
+        raise UsageError("--image-ids", f"expected ids like 139,285, got {text!r}") from error

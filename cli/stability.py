@@ -1,0 +1,48 @@
+"""`msdetr stability`: how much a training's assignments change from epoch to epoch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import JsonOption, examples
+
+EXAMPLES = examples(
+    "msdetr stability runs/traced",
+    "msdetr stability runs/traced --output stability",
+    "msdetr stability runs/traced --output again --json",
+)
+
+
+def stability(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="Run trained with --set inspection.trace_every_epoch=true."
+        ),
+    ],
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write stability.csv and plots there.",
+            show_default="stability in the run",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the assignments of a training's epochs and of its decoder layers."""
+    from rich.console import Console
+
+    from msdetr.api.stability import measure_stability
+
+    report = measure_stability(run, output=output)
+    if as_json:
+        typer.echo(json.dumps([row.to_dict() for row in report.rows], indent=2))
+        return
+    Console().print(report.table())
+    typer.echo("\n".join(str(file) for file in report.files))

@@ -1,0 +1,171 @@
+"""How well the best queries fit, in one model or two: the workflow behind ``msdetr candidates``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from msdetr.api.inspect import ProbeSet, trace_checkpoint
+from msdetr.api.output import check_output, writing
+from msdetr.assignment import OneToManyAssigner
+from msdetr.data.images import decode_image
+from msdetr.drawing.figures import save_figure
+from msdetr.errors import DataError, UsageError
+from msdetr.inspection.bootstrap import Estimate, bootstrap_means
+from msdetr.inspection.candidate_figures import (
+    ShownTarget,
+    choose_targets,
+    draw_candidates,
+    draw_iou_densities,
+)
+from msdetr.inspection.candidates import (
+    MEASURES,
+    MeasuredTrace,
+    check_same_targets,
+    write_candidates_csv,
+)
+from msdetr.inspection.trace import MatchTrace
+
+FILES = ("candidates.csv", "candidates.png", "iou_density.png", "summary.json")
+_NAMES = ("A", "B")
+_DIFFERENCE = "A - B"
+
+
+@dataclass(frozen=True)
+class CandidatesReport:
+    """Result of a comparison.
+
+    Attributes:
+        sources: Where each model comes from, by name ("A", "B").
+        rule: Weights of the score by which queries are ranked: those of A.
+        num_images: Images traced.
+        num_targets: Their targets.
+        estimates: By model (or "A - B") and branch, an estimate per measure, of the last layer.
+        files: What was written.
+    """
+
+    sources: dict[str, str]
+    rule: OneToManyAssigner
+    num_images: int
+    num_targets: int
+    estimates: dict[tuple[str, str], dict[str, Estimate]]
+    files: tuple[Path, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        return {
+            "sources": self.sources,
+            "iou_weight": self.rule.iou_weight,
+            "class_weight": self.rule.class_weight,
+            "num_images": self.num_images,
+            "num_targets": self.num_targets,
+            "last_layer": [
+                {
+                    "model": model,
+                    "branch": branch,
+                    **{name: estimate.to_dict() for name, estimate in values.items()},
+                }
+                for (model, branch), values in self.estimates.items()
+            ],
+        }
+
+    def table(self) -> Table:
+        """Means with their intervals, a column per model and branch."""
+        table = Table(
+            title=f"top queries of {self.num_targets} targets in {self.num_images} images, "
+            "last layer",
+            caption="mean over targets [95% bootstrap interval over images]",
+        )
+        table.add_column("")
+        for model, branch in self.estimates:
+            table.add_column(f"{model}\n{branch.replace('_', '-')}", justify="right")
+        for name in MEASURES:
+            table.add_row(name, *(str(values[name]) for values in self.estimates.values()))
+        return table
+
+
+def compare_candidates(
+    checkpoints: Sequence[Path] = (),
+    *,
+    traces: Sequence[Path] = (),
+    output: Path,
+    data: str | None = None,
+    probe: ProbeSet | None = None,
+    num_pictures: int = 6,
+    device: str = "auto",
+) -> CandidatesReport:
+    """Measure the top 20 queries of every target, in one model or in two.
+
+    Args:
+        checkpoints: One or two checkpoints or run directories, A and B.
+        traces: Stored traces instead.
+        output: Directory for the files; must not hold them yet.
+        data: A root in COCO's layout, or "IMAGES,ANNOTATIONS.json"; the validation split of
+            A's recipe by default.
+        probe: Which images; the first 200 by default.
+        num_pictures: Targets in ``candidates.png``.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        InvalidInputError: Something cannot be used as asked, or the two are not comparable.
+    """
+    if bool(checkpoints) == bool(traces) or len(checkpoints) + len(traces) > 2:
+        raise UsageError("--ckpt", "give --ckpt or --trace, once or twice")
+    check_output(output, FILES)
+    loaded = [MatchTrace.load(path) for path in traces] or [
+        trace_checkpoint(path, data=data, probe=probe or ProbeSet(), device=device)
+        for path in checkpoints
+    ]
+    if not any(image.num_targets for image in loaded[0].images):
+        raise DataError(loaded[0].info.annotations_file, "no traced image has targets")
+    for other in loaded[1:]:
+        check_same_targets(loaded[0], other)
+    rule = loaded[0].info.one_to_many
+    models = [
+        MeasuredTrace.of(name, trace, rule) for name, trace in zip(_NAMES, loaded, strict=False)
+    ]
+    report = CandidatesReport(
+        sources={model.name: model.trace.info.source for model in models},
+        rule=rule,
+        num_images=len(loaded[0].images),
+        num_targets=sum(image.num_targets for image in loaded[0].images),
+        estimates=_estimate(models),
+        files=tuple(output / name for name in FILES),
+    )
+    shown = _read_pictures(loaded[0], num_pictures)
+    with writing(output):
+        write_candidates_csv(output / FILES[0], models)
+        save_figure(draw_candidates(models, shown, rule), output / FILES[1])
+        save_figure(draw_iou_densities(models), output / FILES[2])
+        (output / FILES[3]).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+    return report
+
+
+def _estimate(models: Sequence[MeasuredTrace]) -> dict[tuple[str, str], dict[str, Estimate]]:
+    estimates = {}
+    for model in models:
+        for branch, values in model.by_branch.items():
+            last = bootstrap_means([value[-1] for value in values])
+            estimates[model.name, branch] = dict(zip(MEASURES, last, strict=True))
+    if len(models) == 2:
+        first, second = (model.by_branch["one_to_one"] for model in models)
+        pairs = zip(first, second, strict=True)
+        last = bootstrap_means([a[-1] - b[-1] for a, b in pairs])
+        estimates[_DIFFERENCE, "one_to_one"] = dict(zip(MEASURES, last, strict=True))
+    return estimates
+
+
+def _read_pictures(trace: MatchTrace, most: int) -> list[ShownTarget]:
+    return [
+        ShownTarget(
+            position,
+            target,
+            decode_image(Path(trace.images[position].path), trace.images[position].original_hw),
+        )
+        for position, target in choose_targets(trace, most)
+    ]
