@@ -50,11 +50,13 @@ class TrainingData:
         train: Images with augmentation.
         val: Images to evaluate on.
         label_space: Classes, those of the training annotations.
+        overfit: Images that both splits are limited to, without augmentation; None usually.
     """
 
     train: DetectionDataset
     val: EvaluationData
     label_space: LabelSpace
+    overfit: int | None = None
 
     @property
     def indices(self) -> dict[str, CocoIndex]:
@@ -99,7 +101,7 @@ def load_training_data(recipe: Recipe, *, overfit: int | None = None) -> Trainin
     eval_transform = build_eval_transform(recipe.data)
     if overfit is not None:
         few = DetectionDataset(train_index.limit(overfit), eval_transform, label_space, seed)
-        return TrainingData(few, EvaluationData(few), label_space)
+        return TrainingData(few, EvaluationData(few), label_space, overfit)
     transform = build_train_transform(recipe.data)
     return TrainingData(
         train=DetectionDataset(

@@ -12,6 +12,7 @@ from msdetr.api.checkpoints import checkpoint_info
 from msdetr.api.datasets import TrainingData
 from msdetr.api.detecting import DatasetDetector, DetectionSettings
 from msdetr.api.detection_task import DetectionTask
+from msdetr.api.epoch_traces import EpochTracer
 from msdetr.build import (
     build_collator,
     build_criterion,
@@ -47,6 +48,7 @@ class TrainingSession:
 
     Raises:
         CheckpointError: The backbone's weights cannot be had.
+        DataError: Epochs are to be traced, but no image to trace has a target.
     """
 
     def __init__(
@@ -84,6 +86,11 @@ class TrainingSession:
             pin_memory=accelerator.device.type == "cuda",
         )
         self._detector = self._build_detector()
+        self._tracer = (
+            EpochTracer(recipe, data.val, directory.path)
+            if recipe.inspection.trace_every_epoch
+            else None
+        )
 
     def load_pretrained(self) -> None:
         """Load the backbone weights that the recipe names.
@@ -97,7 +104,7 @@ class TrainingSession:
         """Compose the training loop."""
         recipe = self.recipe.train
         steps = self.plan.num_steps
-        return Trainer(
+        trainer = Trainer(
             accelerator=self._accelerator,
             model=self.model,
             optimizer=build_adamw(
@@ -123,10 +130,15 @@ class TrainingSession:
             info={
                 **checkpoint_info(self.recipe, self.data.label_space),
                 "data": self.data.describe(),
+                "overfit": self.data.overfit,
+                "repeats": self.plan.repeats,
             },
             evaluate=self.evaluate,
             ema=None if recipe.ema is None else WeightAverage(self.model, recipe.ema.decay),
         )
+        if self._tracer is not None:
+            trainer.inspect_epochs(self._tracer)
+        return trainer
 
     def batches(self, epoch: int, first_step: int) -> Iterable[Batch]:
         """This process's micro-batches of an epoch, from an optimizer step on."""
