@@ -14,11 +14,6 @@ from .options import JsonOption, OverridesOption, RecipeArgument, examples
 app = typer.Typer(no_args_is_help=True, help="Look at data before training on them.")
 
 
-@app.callback()
-def _group() -> None:
-    """Look at data before training on them."""
-
-
 @app.command(
     epilog=examples(
         "msdetr data check shapes_tiny",
