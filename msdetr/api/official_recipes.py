@@ -73,9 +73,13 @@ def explain_misfit(published: PublishedFile, expected: Mapping[str, Tensor], rec
             "MS-DETR or Deformable-DETR"
         )
     fitting = fitting_recipes(published)
+    if len(fitting) == 1:
+        return f"does not fit recipe {recipe}, but {fitting[0]}: use --recipe {fitting[0]}"
     if fitting:
-        named = ", ".join(fitting)
-        return f"does not fit recipe {recipe}, but {named}: use --recipe {fitting[0]}"
+        return (
+            f"does not fit recipe {recipe}, but {', '.join(fitting)}, which have the same tensors: "
+            "use the one that it was trained with"
+        )
     return (
         f"does not fit recipe {recipe} nor any packaged one: if it is a variant of one, state the "
         "differences with --set model.KEY=VALUE; else it is damaged or of another model"

@@ -1,0 +1,276 @@
+"""`msdetr predict` on files of every kind."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+from pycocotools.coco import COCO
+
+Predict = Callable[..., Any]
+
+
+@pytest.fixture
+def predict(msdetr: Callable[..., Any], run_dir: Path) -> Predict:
+    """Run the command on the CPU; the result as JSON values."""
+
+    def run(*arguments: str | Path, code: int = 0) -> Any:
+        done = msdetr("predict", "--ckpt", run_dir, *arguments, "--device", "cpu", "--json")
+        assert done.code == code, done.err
+        return json.loads(done.out)
+
+    return run
+
+
+@pytest.fixture
+def photo(shapes_root: Path) -> Path:
+    return sorted((shapes_root / "val2017").iterdir())[0]
+
+
+def boxes(report: Any, index: int = 0) -> list[list[float]]:
+    return [[*entry["bbox"], entry["score"]] for entry in report["images"][index]["detections"]]
+
+
+def save(path: Path, pixels: np.ndarray, **options: Any) -> Path:
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+class TestSameAsEval:
+    @pytest.fixture(params=[(), ("--set", "evaluation.nms_threshold=0.3")], ids=["plain", "nms"])
+    def options(self, request: pytest.FixtureRequest) -> tuple[str, ...]:
+        chosen: tuple[str, ...] = request.param
+        return chosen
+
+    @pytest.fixture
+    def evaluated(
+        self, msdetr: Callable[..., Any], run_dir: Path, tmp_path: Path, options: tuple[str, ...]
+    ) -> dict[int, list[list[float]]]:
+        output = tmp_path / "evaluation"
+        common = ("--ckpt", run_dir, "--device", "cpu", "--set", "evaluation.batch_size=1")
+        assert msdetr("eval", *common, *options, "--output", output).code == 0
+        results: dict[int, list[list[float]]] = {}
+        for entry in json.loads((output / "predictions.json").read_text()):
+            row = [*entry["bbox"], entry["score"], entry["category_id"]]
+            # What the suppression of duplicates has put out is no detection.
+            results.setdefault(entry["image_id"], []).extend([row] if entry["score"] > 0 else [])
+        return results
+
+    @pytest.mark.parametrize("batch_size", [1, 3])
+    def test_boxes(
+        self,
+        batch_size: int,
+        *,
+        evaluated: dict[int, list[list[float]]],
+        options: tuple[str, ...],
+        predict: Predict,
+        shapes_root: Path,
+    ) -> None:
+        size = ("--set", f"evaluation.batch_size={batch_size}")
+        report = predict(shapes_root / "val2017", "--threshold", "0", *options, *size)
+        found = {
+            int(Path(image["file_name"]).stem): [
+                [*entry["bbox"], entry["score"], entry["category_id"]]
+                for entry in image["detections"]
+            ]
+            for image in report["images"]
+        }
+        assert found.keys() == evaluated.keys()
+        assert all(len(rows) >= 5 for rows in found.values())
+        if batch_size == 1:
+            assert found == evaluated
+        for image_id, rows in found.items():
+            # Sums of another batch size round differently; close scores may swap.
+            np.testing.assert_allclose(
+                [row[4] for row in rows], [row[4] for row in evaluated[image_id]], atol=1e-5
+            )
+
+
+class TestKinds:
+    def same(self, predict: Predict, first: Path, second: Path) -> None:
+        report = predict(first, second, "--threshold", "0")
+        assert len(boxes(report)) == 100
+        np.testing.assert_allclose(boxes(report, 0), boxes(report, 1), atol=1e-3)
+
+    def test_grayscale_and_16_bit(self, predict: Predict, photo: Path, tmp_path: Path) -> None:
+        grey = np.asarray(Image.open(photo).convert("L"))
+        eight = save(tmp_path / "8.png", grey)
+        for suffix in ("png", "tif"):
+            sixteen = save(tmp_path / f"16.{suffix}", grey.astype(np.uint16) * 257)
+            assert Image.open(sixteen).mode == "I;16"
+            self.same(predict, eight, sixteen)
+        colour = save(tmp_path / "rgb.png", np.repeat(grey[..., None], 3, axis=2))
+        self.same(predict, eight, colour)
+
+    def test_palette(self, predict: Predict, photo: Path, tmp_path: Path) -> None:
+        palette = Image.open(photo).convert("RGB").quantize(64)
+        palette.save(tmp_path / "palette.png")
+        palette.convert("RGB").save(tmp_path / "rgb.png")
+        assert Image.open(tmp_path / "palette.png").mode == "P"
+        self.same(predict, tmp_path / "rgb.png", tmp_path / "palette.png")
+
+    def test_transparency_is_ignored(self, predict: Predict, photo: Path, tmp_path: Path) -> None:
+        image = Image.open(photo).convert("RGB")
+        image.putalpha(7)
+        image.save(tmp_path / "rgba.png")
+        self.same(predict, photo, tmp_path / "rgba.png")
+
+    def test_orientation_is_honoured(self, predict: Predict, photo: Path, tmp_path: Path) -> None:
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6  # shown after a turn by 90 degrees clockwise
+        image = Image.open(photo).convert("RGB")
+        image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+        self.same(predict, photo, tmp_path / "turned.png")
+        report = predict(tmp_path / "turned.png")
+        assert (report["images"][0]["width"], report["images"][0]["height"]) == image.size
+
+    @pytest.mark.parametrize("size", [(1, 1), (20_000, 30), (3, 700)])
+    def test_odd_sizes(self, size: tuple[int, int], predict: Predict, tmp_path: Path) -> None:
+        width, height = size
+        noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        file = save(tmp_path / "odd.png", noise)
+        report = predict(file, "--threshold", "0", "--output", tmp_path / "out")
+        assert (report["images"][0]["width"], report["images"][0]["height"]) == size
+        assert len(boxes(report)) == 100
+        assert all(math.isfinite(value) for row in boxes(report) for value in row)
+        with Image.open(tmp_path / "out/drawings/odd.jpg") as picture:
+            ratio = picture.width / width
+            assert max(picture.size) <= 8192
+            assert picture.height == max(1, round(height * ratio))
+
+
+class TestInputs:
+    def test_folders_patterns_and_files_each_once(
+        self, predict: Predict, photo: Path, tmp_path: Path
+    ) -> None:
+        for name in ("a/1.PNG", "a/deep/2.png", "b/1.png", "b/3.png"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(photo.read_bytes())
+        (tmp_path / "a/notes.txt").write_text("no image")
+        given = (tmp_path / "b/3.png", tmp_path / "a", tmp_path / "b" / "*.png")
+        report = predict(*given, "--output", tmp_path / "out")
+        names = [Path(image["file_name"]).relative_to(tmp_path) for image in report["images"]]
+        assert [str(name) for name in names] == ["b/3.png", "a/1.PNG", "a/deep/2.png", "b/1.png"]
+        assert [image["image_id"] for image in report["images"]] == [1, 2, 3, 4]
+        drawings = {path.name for path in (tmp_path / "out/drawings").iterdir()}
+        assert drawings == {"3.jpg", "1.jpg", "2.jpg", "1_2.jpg"}
+
+    def test_file_with_any_suffix(self, predict: Predict, photo: Path, tmp_path: Path) -> None:
+        (tmp_path / "picture.dat").write_bytes(photo.read_bytes())
+        assert len(predict(tmp_path / "picture.dat")["images"]) == 1
+
+    def test_nothing_there(
+        self, run_dir: Path, tmp_path: Path, refused: Callable[..., list[str]]
+    ) -> None:
+        (tmp_path / "empty").mkdir()
+        names = ("gone.png", "empty", "*.png")
+        lines = refused("predict", "--ckpt", run_dir, *(tmp_path / name for name in names))
+        assert lines[0] == "error: input: 3 problems"
+        reasons = ("no such file or folder", "is a folder without images", "matches no file")
+        for line, name, reason in zip(lines[1:], names, reasons, strict=True):
+            assert line.split(maxsplit=1) == [str(tmp_path / name), reason]
+
+    def test_unreadable_files_are_skipped_and_counted(
+        self, msdetr: Callable[..., Any], run_dir: Path, photo: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "text.png").write_text("no image")
+        (tmp_path / "cut.png").write_bytes(photo.read_bytes()[:-200])
+        (tmp_path / "empty.png").touch()
+        (tmp_path / "z.png").write_bytes(photo.read_bytes())
+        options = ("--output", tmp_path / "out", "--json", "--threshold", "0")
+        done = msdetr("predict", "--ckpt", run_dir, tmp_path, *options)
+        assert done.code == 1
+        lines = done.err.splitlines()
+        assert lines[-1] == "error: 3 of 4 files could not be read"
+        for name in ("text.png", "cut.png", "empty.png"):
+            expected = f"skipped {tmp_path / name}: cannot be read as an image ("
+            assert sum(line.startswith(expected) for line in lines) == 1
+        report = json.loads(done.out)
+        assert [entry["file_name"] for entry in report["unreadable"]] == [
+            str(tmp_path / name) for name in ("cut.png", "empty.png", "text.png")
+        ]
+        (image,) = report["images"]
+        assert (image["image_id"], Path(image["file_name"]).name) == (4, "z.png")
+        results = json.loads((tmp_path / "out/predictions.json").read_text())
+        assert {entry["image_id"] for entry in results} == {4}
+        assert [path.name for path in (tmp_path / "out/drawings").iterdir()] == ["z.jpg"]
+
+
+class TestOutput:
+    def test_results_are_cocos(self, predict: Predict, shapes_root: Path, tmp_path: Path) -> None:
+        report = predict(shapes_root / "val2017", "--output", tmp_path / "out", "--threshold", "0")
+        listed = json.loads((tmp_path / "out/images.json").read_text())
+        truth = COCO()
+        truth.dataset = {**listed, "annotations": []}
+        truth.createIndex()
+        found = truth.loadRes(str(tmp_path / "out/predictions.json"))
+        assert len(found.getAnnIds()) == 4 * 100
+        for image in report["images"]:
+            annotations = found.loadAnns(found.getAnnIds(imgIds=[image["image_id"]]))
+            for annotation, entry in zip(annotations, image["detections"], strict=True):
+                assert annotation["bbox"] == entry["bbox"]
+                (category,) = truth.loadCats([annotation["category_id"]])
+                assert category["name"] == entry["class_name"]
+
+    def test_drawing_shows_the_boxes(self, predict: Predict, photo: Path, tmp_path: Path) -> None:
+        predict(photo, "--output", tmp_path / "all", "--threshold", "0")
+        predict(photo, "--output", tmp_path / "none", "--threshold", "1")
+        pictures = [
+            np.asarray(Image.open(tmp_path / name / "drawings" / f"{photo.stem}.jpg")).astype(int)
+            for name in ("all", "none")
+        ]
+        original = Image.open(photo).convert("RGB")
+        scale = pictures[0].shape[1] / original.width
+        plain = np.asarray(original.resize(pictures[1].shape[1::-1], Image.Resampling.BICUBIC))
+        assert scale == int(scale)
+        assert np.abs(pictures[1] - plain).mean() < 4
+        assert np.abs(pictures[0] - plain).mean() > 4
+
+    def test_threshold(self, predict: Predict, photo: Path) -> None:
+        scores = [row[4] for row in boxes(predict(photo, "--threshold", "0"))]
+        middle = scores[10]
+        kept = [row[4] for row in boxes(predict(photo, "--threshold", repr(middle)))]
+        assert kept == [score for score in scores if score >= middle]
+        assert len(kept) < len(scores)
+
+    def test_table(self, msdetr: Callable[..., Any], run_dir: Path, photo: Path) -> None:
+        done = msdetr("predict", "--ckpt", run_dir, photo, "--threshold", "0")
+        assert (done.code, done.err) == (0, "")
+        assert done.out.split()[:7] == ["file", "class", "score", "x0", "y0", "x1", "y1"]
+        assert len(done.out.splitlines()) >= 100
+        empty = msdetr("predict", "--ckpt", run_dir, photo, "--threshold", "1")
+        assert " - " in empty.out
+
+    @pytest.mark.parametrize("name", ["predictions.json", "images.json", "drawings"])
+    def test_nothing_is_overwritten(
+        self,
+        name: str,
+        run_dir: Path,
+        photo: Path,
+        tmp_path: Path,
+        refused_line: Callable[..., str],
+    ) -> None:
+        (tmp_path / name).write_text("mine")
+        line = refused_line("predict", "--ckpt", run_dir, photo, "--output", tmp_path)
+        assert line == f"error: {tmp_path}: holds {name} already; give another --output"
+
+    def test_a_file_is_no_folder(
+        self, run_dir: Path, photo: Path, tmp_path: Path, refused_line: Callable[..., str]
+    ) -> None:
+        file = tmp_path / "file"
+        file.write_text("mine")
+        command = ("predict", "--ckpt", run_dir, photo, "--output")
+        assert f"{file}: is a file" in refused_line(*command, file)
+        assert f"{file / 'out'}" in refused_line(*command, file / "out")
+
+
+def test_threshold_out_of_range(msdetr: Callable[..., Any], run_dir: Path, photo: Path) -> None:
+    done = msdetr("predict", "--ckpt", run_dir, photo, "--threshold", "1.5")
+    assert (done.code, done.out) == (2, "")
+    assert "--threshold" in done.err
