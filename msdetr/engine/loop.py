@@ -31,7 +31,7 @@ from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.schedule import Schedule
 from msdetr.engine.seeding import seed_torch
 from msdetr.engine.settings import TrainerSettings
-from msdetr.engine.signals import StopRequest, StopSignalError, ignoring_lost_workers
+from msdetr.engine.signals import StopRequest, StopSignalError
 from msdetr.engine.state import RunState
 from msdetr.engine.step import (
     BatchT,
@@ -178,6 +178,7 @@ class Trainer(Generic[BatchT]):
         while self.state.step_in_epoch < self.settings.steps_per_epoch:
             with self._undone_on_failure():
                 batches = self._processes.together(lambda: next(steps))
+                self._stop.ignore_children()
             report = self.train_step(batches)
             self._records.step(self.state, report)
         scores = self._evaluate_if_due()
@@ -200,9 +201,8 @@ class Trainer(Generic[BatchT]):
         factor = self._schedule.factor(step=self.state.step, epoch=self.state.epoch)
         with self._undone_on_failure():
             report = self._runner.compute(batches, self._places(), lr_factor=factor)
-        with ignoring_lost_workers():
-            self._runner.update(lr_factor=factor)
-            self.state.finish_step(report.loss, report.terms, len(report.skipped))
+        self._runner.update(lr_factor=factor)
+        self.state.finish_step(report.loss, report.terms, len(report.skipped))
         return report
 
     def save(self, directory: Path, **more_info: object) -> None:
@@ -217,23 +217,22 @@ class Trainer(Generic[BatchT]):
         """
         if not self._processes.is_main:
             return
-        with ignoring_lost_workers():
-            save_checkpoint(
-                directory,
-                info={
-                    **self._info,
-                    **more_info,
-                    "scores": self.state.scores,
-                    "run_state": self.state.to_dict(),
-                },
-                model=unique_state(self.model),
-                ema=None if self._ema is None else self._ema.state_dict(),
-                training_state=collect_training_state(
-                    optimizer=self._optimizer,
-                    scaler=self._accelerator.scaler,
-                    seed=self.settings.seed,
-                ),
-            )
+        save_checkpoint(
+            directory,
+            info={
+                **self._info,
+                **more_info,
+                "scores": self.state.scores,
+                "run_state": self.state.to_dict(),
+            },
+            model=unique_state(self.model),
+            ema=None if self._ema is None else self._ema.state_dict(),
+            training_state=collect_training_state(
+                optimizer=self._optimizer,
+                scaler=self._accelerator.scaler,
+                seed=self.settings.seed,
+            ),
+        )
 
     def _check_split(self) -> None:
         total, count = self.settings.micro_batches_per_step, self._processes.count

@@ -78,6 +78,16 @@ class StopRequest:
         if self.number is not None:
             raise StopSignalError(self.number)
 
+    def ignore_children(self) -> None:
+        """Keep torch from raising, wherever the main thread is, because a data worker died.
+
+        To be called when loaders may have set torch's handler of SIGCHLD. They also find their
+        dead workers, within seconds, when the next batch is asked for: where nothing is half
+        done.
+        """
+        if self._previous and callable(signal.getsignal(signal.SIGCHLD)):
+            self._previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
     def _note(self, number: int, _: FrameType | None) -> None:
         now = time.monotonic()
         if self.number is not None:
@@ -87,21 +97,3 @@ class StopRequest:
         self.number, self._noted_at = number, now
         if self._immediate:
             raise StopSignalError(number)
-
-
-@contextmanager
-def ignoring_lost_workers() -> Iterator[None]:
-    """Keep torch from raising inside the ``with`` block because a data worker died.
-
-    Its handler of SIGCHLD raises wherever the main thread happens to be. The loader tells the
-    same at the next batch, where nothing is half done.
-    """
-    handler = signal.getsignal(signal.SIGCHLD)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield
-        return
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGCHLD, handler)

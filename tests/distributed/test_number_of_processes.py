@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 TOLERANCE = 1e-5
 
-Run = Callable[..., str]
+Run = Callable[..., None]
 Rows = Callable[[Path], list[dict[str, Any]]]
 Difference = Callable[[Path, Path], float]
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import subprocess
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 
-from msdetr.engine.checkpoint import read_weights
+from msdetr.engine.checkpoint import read_info, read_weights
 from msdetr.engine.metrics import read_rows
-from msdetr.engine.processes import Processes, create_accelerator
+from msdetr.engine.processes import WAIT_LIMIT, Processes, create_accelerator
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.errors import UsageError
 
@@ -73,3 +78,41 @@ def test_all_processes_stop_when_one_diverges(start_toy: Start, tmp_path: Path) 
     # Micro-batch 1 runs on the second process; both processes name it.
     assert errors.count("micro-batch 1, images 21: total = nan, main/square = nan") == 2
     assert "step 3 (epoch 1)" in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_all_processes_stop_when_one_is_signalled(start_toy: Start, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    process = start_toy(run.path, "--pause", "0.02", "--epochs", "500", launcher=TORCHRUN)
+    while not run.metrics_file.exists() or run.metrics_file.read_text().count("\n") < 3:
+        assert process.poll() is None
+        time.sleep(0.02)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    second = next(
+        int(pid)
+        for pid in children
+        if b"RANK=1" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    )
+    os.kill(second, signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    # What torchrun makes of 143, which it takes for a signal of its own.
+    assert errors.count("exitcode  : 143") == 2, errors
+    stopped = re.findall(r"stopped by SIGTERM after step (\d+)", errors)
+    assert len(stopped) == 2
+    assert len(set(stopped)) == 1
+    state = read_info(run.last)["run_state"]
+    assert str(state["step"]) == stopped[0]
+
+
+def test_the_others_wait_for_rank_0(start_toy: Start, tmp_path: Path) -> None:
+    """The limit is what ends the wait, and it is far beyond any evaluation or build."""
+    assert timedelta(hours=6) <= WAIT_LIMIT
+    options = ("--evaluation-seconds", "3", "--wait-seconds")
+    patient, hasty = (
+        start_toy(tmp_path / limit, *options, limit, "--epochs", "1", launcher=TORCHRUN)
+        for limit in ("60", "1")
+    )
+    _, errors = patient.communicate(timeout=120)
+    assert patient.returncode == 0, errors
+    _, errors = hasty.communicate(timeout=120)
+    assert hasty.returncode != 0
+    assert "Timed out waiting" in errors

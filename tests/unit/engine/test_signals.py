@@ -15,7 +15,7 @@ import pytest
 
 from msdetr.engine.checkpoint import read_info, read_weights
 from msdetr.engine.run_directory import RunDirectory
-from msdetr.engine.signals import StopRequest, StopSignalError, ignoring_lost_workers
+from msdetr.engine.signals import StopRequest, StopSignalError
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -93,13 +93,15 @@ def test_a_signal_in_a_destructor_is_not_lost() -> None:
         use()
 
 
-def test_lost_workers_raise_nothing_while_they_are_ignored() -> None:
+def test_lost_workers_raise_nothing_where_they_are_ignored() -> None:
     def raise_it(*_: object) -> None:
         raise RuntimeError("lost")
 
     before = signal.signal(signal.SIGCHLD, raise_it)
     try:
-        with ignoring_lost_workers():
+        with StopRequest() as stop:
+            stop.ignore_children()
+            stop.ignore_children()
             signal.raise_signal(signal.SIGCHLD)
         with pytest.raises(RuntimeError, match="lost"):
             signal.raise_signal(signal.SIGCHLD)

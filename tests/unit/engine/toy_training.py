@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from msdetr.engine import processes
 from msdetr.engine.ema import WeightAverage
 from msdetr.engine.loop import Trainer
 from msdetr.engine.optimizer import ParameterGroup, build_adamw
@@ -163,11 +167,17 @@ def main() -> int:
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--nan-at", type=int)
     parser.add_argument("--slow-evaluation", action="store_true")
+    parser.add_argument("--evaluation-seconds", type=float, help="of rank 0 alone")
+    parser.add_argument("--wait-seconds", type=float, help="how long the others wait for it")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     options: dict[str, Any] = {}
     if arguments.slow_evaluation:
         options["evaluate"] = _wait_for_signal
+    if arguments.evaluation_seconds is not None:
+        options["evaluate"] = functools.partial(_keep_waiting, arguments.evaluation_seconds)
+    if arguments.wait_seconds is not None:
+        processes.WAIT_LIMIT = timedelta(seconds=arguments.wait_seconds)
     task = ToyTask(pause=arguments.pause, nan_at=arguments.nan_at)
     try:
         trainer = make_trainer(arguments.directory, epochs=arguments.epochs, task=task, **options)
@@ -186,6 +196,12 @@ def _wait_for_signal(_: nn.Module) -> dict[str, float | None]:
     sys.stderr.flush()
     time.sleep(60)
     return {"ap": 0.0}
+
+
+def _keep_waiting(seconds: float, model: nn.Module) -> dict[str, float | None]:
+    if os.environ["RANK"] == "0":
+        time.sleep(seconds)
+    return evaluate(model)
 
 
 if __name__ == "__main__":

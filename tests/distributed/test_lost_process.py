@@ -1,0 +1,119 @@
+"""When one process of a run fails, all stop at once, say so, and the run goes on exactly."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+SECONDS_TO_STOP = 60.0
+EPOCHS = ("--set", "train.epochs=2")
+
+Run = Callable[..., None]
+Rows = Callable[[Path], list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, run: Run, small: list[str]) -> Path:
+    """The run of two processes that nobody kills."""
+    output = tmp_path_factory.mktemp("undisturbed") / "run"
+    run((2, [*small, *EPOCHS, "--output", output]))
+    return output
+
+
+def sums_of(run_dir: Path, but: str = "nothing") -> list[str]:
+    """Digests of the files of the last checkpoint."""
+    lines = (run_dir / "checkpoints" / "last" / "SHA256SUMS").read_text().splitlines()
+    return [line for line in lines if not line.endswith(but)]
+
+
+def steps_saved(run_dir: Path) -> int:
+    """Steps of the last checkpoint."""
+    info = json.loads((run_dir / "checkpoints" / "last" / "checkpoint.json").read_text())
+    return int(info["run_state"]["step"])
+
+
+def process_of_rank(launcher: int, rank: int) -> int:
+    """Process id of a rank that a launcher has started."""
+    for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
+        if f"RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            return int(pid)
+    raise AssertionError(f"rank {rank} is not there")
+
+
+@pytest.fixture
+def killed(tmp_path: Path, small: list[str], environment: dict[str, str]) -> tuple[Path, str]:
+    """A run under torchrun whose second process was killed in the second epoch; what was said."""
+    output = tmp_path / "run"
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    launcher = subprocess.Popen(
+        [sys.executable, *launch, "-m", "msdetr.cli", *small, *EPOCHS, "--output", str(output)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        metrics = output / "metrics.jsonl"
+        # Three steps and the row of the first epoch, then a step of the second.
+        while not metrics.exists() or metrics.read_text().count("\n") < 5:
+            assert launcher.poll() is None, launcher.communicate()
+            time.sleep(0.01)
+        os.kill(process_of_rank(launcher.pid, 1), signal.SIGKILL)
+        _, said = launcher.communicate(timeout=SECONDS_TO_STOP)
+    finally:
+        launcher.kill()
+    assert launcher.returncode != 0
+    return output, said
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc")
+def test_a_killed_process_stops_the_run(
+    undisturbed: Path, killed: tuple[Path, str], small: list[str], run: Run, rows_of: Rows
+) -> None:
+    output, said = killed
+    assert re.search(r"rank +: 1 .*\n +exitcode +: -9 ", said), said
+    ours, _, _ = said.partition("Traceback")  # torchrun's own
+    assert "error: lost the connection to another of the 2 processes; the launcher names" in ours
+    assert steps_saved(output) >= 4
+    run((2, [*small, *EPOCHS, "--output", output, "--resume"]))
+    assert sums_of(output) == sums_of(undisturbed)
+    assert rows_of(output) == rows_of(undisturbed)
+
+
+@pytest.fixture
+def truncated_image(tmp_path: Path, data_root: Path, image_of_rank_1: str) -> Path:
+    """An image, in a copy of the data, of which only half is there."""
+    shutil.copytree(data_root, tmp_path / "data")
+    image = tmp_path / "data" / "train2017" / image_of_rank_1
+    image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
+    return image
+
+
+def test_an_image_that_fails_one_process_stops_all_in_order(
+    undisturbed: Path, truncated_image: Path, data_root: Path, small: list[str], request: Any
+) -> None:
+    root = truncated_image.parents[1]
+    output = root.with_name("run")
+    words = [*small, *EPOCHS, "--set", f"data.root={root}", "--output", str(output)]
+    codes, said = request.getfixturevalue("run_ranks")((2, words))
+    assert codes == [[1, 2]], said
+    assert f"process 1 of 2 failed: {truncated_image}: " in said
+    assert "Traceback" not in said
+    assert steps_saved(output) == 1
+    shutil.copy(data_root / "train2017" / truncated_image.name, truncated_image)
+    request.getfixturevalue("run")((2, [*words, "--resume"]))
+    # The recipes name different places of the data.
+    assert sums_of(output, but="checkpoint.json") == sums_of(undisturbed, but="checkpoint.json")
