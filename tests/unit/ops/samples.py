@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import mmap
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -61,6 +64,35 @@ def make_inputs(
         sampling_locations=draw(*samples, 2) * 1.5 - 0.25,
         attention_weights=draw(*samples),
     )
+
+
+def empty_memory(*shape: int) -> Tensor:
+    """Return float32 zeros that take no memory until they are written, however many they are."""
+    size = 4 * math.prod(shape)
+    with tempfile.TemporaryFile() as file:  # with holes instead of zeros
+        file.truncate(size)
+        memory = mmap.mmap(file.fileno(), size)
+    return torch.frombuffer(memory, dtype=torch.float32).view(shape)
+
+
+def make_far_inputs() -> tuple[Inputs, Inputs]:
+    """Make float32 inputs whose samples lie beyond the first 2^31 numbers of the values.
+
+    Returns:
+        The inputs, and small ones with the same output: the level that holds the samples alone.
+    """
+    near = make_inputs(images=1, heads=1, channels=16, spatial_shapes=((8, 8),)).to(torch.float32)
+    vast = (1 << 14, 1 << 13)
+    value = empty_memory(1, vast[0] * vast[1] + 64, 1, 16)
+    value[:, -64:] = near.value
+    in_vast = torch.full_like(near.sampling_locations, 0.75)
+    far = Inputs(
+        value=value,
+        spatial_shapes=(vast, (8, 8)),
+        sampling_locations=torch.cat([in_vast, near.sampling_locations], 3),
+        attention_weights=near.attention_weights.repeat(1, 1, 1, 2, 1),
+    )
+    return far, near
 
 
 def output_and_gradients(

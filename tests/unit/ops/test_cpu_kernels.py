@@ -98,6 +98,27 @@ def test_inputs_need_not_be_contiguous(samples: Any) -> None:
     assert torch.equal(output, expected)
 
 
+def test_values_beyond_32_bit_indices(samples: Any) -> None:
+    far, near = samples.make_far_inputs()
+    assert far.value.numel() > 2**31
+    output = ms_deform_attn(
+        far.value,
+        far.spatial_shapes,
+        far.sampling_locations,
+        far.attention_weights,
+        backend="native",
+    )
+    expected = ms_deform_attn(
+        near.value,
+        near.spatial_shapes,
+        near.sampling_locations,
+        near.attention_weights,
+        backend="native",
+    )
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(output, expected)
+
+
 def sample_row(positions: list[float]) -> tuple[Tensor, Tensor, Tensor]:
     """Sample the row of cells (1, 2, 3, 4) at positions in cells, centres at whole numbers."""
     value = torch.arange(1.0, 5.0, dtype=torch.float64).view(1, 4, 1, 1)

@@ -55,12 +55,18 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 
 
 def emulate(
-    emulator: ctypes.CDLL, inputs: Any, grad_output: Tensor, width: tuple[int, int], *, exact: bool
+    emulator: ctypes.CDLL,
+    inputs: Any,
+    grad_output: Tensor,
+    width: tuple[int, int],
+    *,
+    exact: bool,
+    grad_value: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     value, locations, weights = inputs.tensors
     results = [
         torch.full_like(grad_output, torch.nan),
-        torch.zeros_like(value),
+        torch.zeros_like(value) if grad_value is None else grad_value,
         torch.full_like(locations, torch.nan),
         torch.full_like(weights, torch.nan),
     ]
@@ -97,3 +103,17 @@ def test_matches_the_reference(
     actual = emulate(emulator, inputs, grad_output, (count, lanes), exact=exact)
     errors = samples.relative_errors(actual, (expected.detach(), *gradients))
     assert max(errors) < (1e-13 if dtype == torch.float64 else 2e-6)
+
+
+def test_values_beyond_32_bit_indices(samples: Any, emulator: ctypes.CDLL) -> None:
+    far, near = samples.make_far_inputs()
+    assert far.value.numel() > 2**31
+    # Values and their gradient take memory only where they are not zero.
+    grad_value = samples.empty_memory(*far.value.shape)
+    generator = torch.Generator().manual_seed(2)
+    grad_output = torch.rand(1, 13, 16, generator=generator) - 0.5
+    results = emulate(emulator, far, grad_output, (4, 4), exact=False, grad_value=grad_value)
+    expected = emulate(emulator, near, grad_output, (4, 4), exact=False)
+    own_level = (results[0], results[1][:, -64:], *(result[:, :, :, 1:] for result in results[2:]))
+    for actual, wanted in zip(own_level, expected, strict=True):
+        torch.testing.assert_close(actual, wanted)

@@ -78,6 +78,16 @@ def test_no_queries(samples: Any, backend: str) -> None:
     assert torch.equal(grad, torch.zeros_like(value))
 
 
+@pytest.mark.parametrize("backend", ["native", "reference", "gather"])
+def test_no_images(samples: Any, backend: str) -> None:
+    inputs = samples.make_inputs(images=0)
+    value = inputs.value.requires_grad_()
+    output = call(inputs, backend)
+    assert output.shape == (0, 13, 24)
+    (grad,) = torch.autograd.grad(output.sum(), value)
+    assert grad.shape == (0, 41, 3, 8)
+
+
 def test_meta_tensors_get_shapes_without_a_build(
     samples: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
