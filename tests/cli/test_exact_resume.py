@@ -1,0 +1,108 @@
+"""A real detector, stopped and resumed, ends in the same bits: weights, optimizer, rows."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msdetr.api.detection_task import DetectionTask
+from msdetr.engine.records import RunRecords
+from msdetr.engine.state import RunState
+from msdetr.engine.step import MicroBatchPlace, StepLoss
+
+Train = Callable[..., Any]
+Rows = Callable[[Path], list[dict[str, Any]]]
+
+# Dropout and flips are on already.
+FIELDS = {
+    "data.num_workers": 2,
+    "data.augmentation.crop_probability": 0.5,
+    "data.augmentation.crop_pre_sizes": "[72, 96]",
+    "data.augmentation.crop_min": 48,
+    "data.augmentation.crop_max": 72,
+    "train.ema": "{decay: 0.9}",
+    "train.epochs": 4,
+    "train.lr_drop_epochs": "[3]",
+}
+WORDS = [word for key, value in FIELDS.items() for word in ("--set", f"{key}={value}")]
+STEPS_PER_EPOCH = 2
+
+
+def outcome(run: Path, rows_of: Rows) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """Digests of all files of the checkpoints, and the rows without what the machine adds."""
+    timing = ("images_per_second", "memory_mib")
+    rows = [{k: v for k, v in row.items() if k not in timing} for row in rows_of(run)]
+    sums = {
+        name: (run / "checkpoints" / name / "SHA256SUMS").read_text() for name in ("last", "best")
+    }
+    return sums, rows
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, train: Train) -> Path:
+    folder = tmp_path_factory.mktemp("exact") / "undisturbed"
+    assert train(folder, *WORDS).code == 0
+    return folder
+
+
+@contextmanager
+def after_epochs(num_epochs: int) -> Iterator[None]:
+    """Let this process get SIGINT when so many epochs are trained and evaluated."""
+    record = RunRecords.epoch
+
+    def record_and_signal(
+        self: RunRecords, state: RunState, lr: float, scores: Mapping[str, float | None]
+    ) -> None:
+        record(self, state, lr, scores)
+        if state.epoch + 1 == num_epochs:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunRecords, "epoch", record_and_signal)
+        yield
+
+
+@contextmanager
+def within_step(num_step: int) -> Iterator[None]:
+    """Let this process get SIGTERM in the second micro-batch of the step after ``num_step``."""
+    compute = DetectionTask.loss
+
+    def compute_and_signal(
+        self: DetectionTask, *args: Any, place: MicroBatchPlace, **kw: Any
+    ) -> Any:
+        loss: StepLoss = compute(self, *args, place=place, **kw)
+        if (place.step, place.index) == (num_step, 1):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DetectionTask, "loss", compute_and_signal)
+        yield
+
+
+STOPS = {
+    "after two of four epochs": (lambda: after_epochs(2), 130, 2 * STEPS_PER_EPOCH),
+    "in mid-epoch": (lambda: within_step(5), 143, 5),
+}
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_resumed_run_ends_in_the_same_bits(
+    stop: str, undisturbed: Path, train: Train, rows_of: Rows, tmp_path: Path
+) -> None:
+    disturb, code, steps = STOPS[stop]
+    output = tmp_path / "run"
+    with disturb():
+        stopped = train(output, *WORDS)
+    assert stopped.code == code, stopped.err
+    assert f"after step {steps} " in stopped.err
+    assert outcome(output, rows_of) != outcome(undisturbed, rows_of)
+    resumed = train(output, *WORDS, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert outcome(output, rows_of) == outcome(undisturbed, rows_of)
