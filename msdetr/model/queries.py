@@ -120,20 +120,27 @@ class TwoStageQueries(nn.Module):
         nn.init.xavier_uniform_(self.memory_proj.weight)
         nn.init.xavier_uniform_(self.query_proj.weight)
 
-    def forward(self, memory: Memory) -> QuerySelection:
+    def forward(self, memory: Memory, cells: Tensor | None = None) -> QuerySelection:
         """Propose a box per cell and turn the best into queries.
 
         Args:
             memory: At least as many cells as queries.
+            cells: [B, Q] int64, cells to take instead of the best; for comparing computations
+                whose rounding orders near-ties differently.
         """
         proposals = self._propose(memory)
-        cells = proposals.logits[..., 0].topk(self.num_queries, dim=1).indices
+        if cells is None:
+            cells = self.best_cells(proposals)
         # Detached: the decoder's losses shape the proposals through their own losses only.
         boxes = proposals.boxes_cxcywh.detach()
         references = boxes.gather(1, cells[..., None].expand(-1, -1, 4))
         position, content = self._embed(references)
         group = QueryGroup(content=content, position=position, references=references)
         return QuerySelection((group,), proposals=proposals)
+
+    def best_cells(self, proposals: Proposals) -> Tensor:
+        """Return the [B, Q] int64 cells with the highest logit at class index 0, best first."""
+        return proposals.logits[..., 0].topk(self.num_queries, dim=1).indices
 
     def _propose(self, memory: Memory) -> Proposals:
         anchors = self._anchors(memory)

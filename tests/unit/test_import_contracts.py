@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": _TENSORS,
     "drawing": _TENSORS,
     "inspection": _TENSORS | {"assignment", "losses", "drawing"},
+    "export": _TENSORS | {"model", "ops"},
     "interop": {"errors"},
     "build": {
         *_TENSORS,
@@ -35,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": {
         *_TENSORS,
         *("recipe", "ops", "data", "model", "assignment", "losses", "engine", "evaluation"),
-        *("interop", "build", "version", "drawing", "inspection"),
+        *("interop", "build", "version", "drawing", "inspection", "export"),
     },
     "cli": {"recipe", "api", "errors", "version"},
     "recipes": set(),

@@ -1,0 +1,328 @@
+"""Export of a checkpoint and its verification: the workflow behind ``msdetr export``."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from msdetr.api.checkpoints import LoadedCheckpoint
+from msdetr.api.export_data import (
+    VerificationData,
+    load_verification_data,
+    score,
+    verification_batches,
+)
+from msdetr.api.export_metadata import describe_export
+from msdetr.api.official import open_checkpoint
+from msdetr.build import build_collator
+from msdetr.data.batching import count_cells
+from msdetr.errors import UsageError, VerificationError
+from msdetr.export import ExportSettings, VerificationReport, build_program, verify
+from msdetr.export.formats import SUFFIXES, file_format, missing_packages
+from msdetr.export.matching import THRESHOLD
+from msdetr.export.tracing import trace
+
+__all__ = ["ExportReport", "ExportSettings", "export_checkpoint", "export_loaded", "parse_size"]
+
+REPORT_FILE = "export_report.json"
+DEFAULT_VERIFIED = 8
+# Above 64 px per side, so that no level of the traced example is a single cell.
+_SMALLEST_EXAMPLE_PX = 160
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported.
+
+    Attributes:
+        path: The file.
+        settings: Its form.
+        size_bytes: Its size.
+        verification: Comparison with the model; None if none was asked for.
+        images: What images were compared.
+        notices: What the user should know.
+    """
+
+    path: Path
+    settings: ExportSettings
+    size_bytes: int
+    verification: VerificationReport | None
+    images: str | None
+    notices: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        return {
+            "file": str(self.path),
+            "size_bytes": self.size_bytes,
+            "settings": asdict(self.settings),
+            "images": self.images,
+            "notices": list(self.notices),
+            "verification": None if self.verification is None else self.verification.to_dict(),
+        }
+
+    def lines(self) -> list[str]:
+        """What a reader wants to know, in plain words."""
+        settings, found = self.settings, self.verification
+        shape = (
+            "any size, with a padding mask"
+            if settings.static_hw is None
+            else f"{settings.batch} x 3 x {settings.static_hw[0]} x {settings.static_hw[1]}"
+        )
+        form = f"{settings.format}, {settings.op}, {settings.precision}, input of {shape}"
+        lines = [f"{self.path}: {self.size_bytes / 1e6:.1f} MB, {form}"]
+        if found is None:
+            return lines
+        counts = found.free
+        return [
+            *lines,
+            f"verified on {found.num_images} images of {self.images}",
+            f"  queries of the same cells  {found.shared_cells:.2%}",
+            f"  largest difference         logits {found.logit_difference:.1e}, "
+            f"boxes {found.box_difference:.1e}",
+            f"  detections above {THRESHOLD}       model {counts.first}, file {counts.second}, "
+            f"{counts.share:.2%} agree, {counts.label_flips} label flips",
+            f"  AP                         model {_or_dash(found.ap)}, "
+            f"file {_or_dash(found.exported_ap)}",
+        ]
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def export_checkpoint(
+    checkpoint: Path,
+    output: Path,
+    settings: ExportSettings | None = None,
+    *,
+    detections: int | None = None,
+    verified_images: int = DEFAULT_VERIFIED,
+    data: str | None = None,
+    force: bool = False,
+    recipe: str | None = None,
+    overrides: Sequence[str] = (),
+) -> ExportReport:
+    """Export a checkpoint to a file that runs without this package, and verify the file.
+
+    Args:
+        checkpoint: Checkpoint or run directory, or a published ``.pth`` file.
+        output: File to write: ``.onnx`` or ``.pt2``.
+        settings: Form of the file; ONNX for inputs of any size by default.
+        detections: Detections per image; the recipe's by default.
+        verified_images: Images to compare file and model on; 0 for no verification.
+        data: Images to verify on: a root in COCO's layout, or "IMAGES,ANNOTATIONS.json"; the
+            recipe's validation split by default, generated shapes where there is none.
+        force: Replace existing files.
+        recipe: Recipe of a published ``.pth`` file.
+        overrides: Recipe fields to change, ``key=value``.
+
+    Returns:
+        The report, which is also written beside the file as ``export_report.json``.
+
+    Raises:
+        InvalidInputError: Something given cannot be used; nothing was written.
+        VerificationError: The file differs from the model; it is named ``*.unverified``.
+    """
+    settings = settings or ExportSettings()
+    _check_request(output, settings, detections, verified_images=verified_images, force=force)
+    loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides)
+    return export_loaded(
+        loaded,
+        output,
+        settings,
+        detections=detections,
+        verified_images=verified_images,
+        data=data,
+        force=force,
+    )
+
+
+def export_loaded(
+    loaded: LoadedCheckpoint,
+    output: Path,
+    settings: ExportSettings,
+    *,
+    detections: int | None = None,
+    verified_images: int = DEFAULT_VERIFIED,
+    data: str | None = None,
+    force: bool = False,
+) -> ExportReport:
+    """Export a model in memory, on the CPU; otherwise as :func:`export_checkpoint`."""
+    _check_request(output, settings, detections, verified_images=verified_images, force=force)
+    _check_static_size(loaded, settings)
+    limit = detections or loaded.recipe.evaluation.detections_per_image
+    images = load_verification_data(loaded, settings, data) if verified_images else None
+    with _written_aside(output) as aside:
+        _write(loaded, aside, settings, limit)
+        verification = (
+            _verify(loaded, aside, settings, images, num_images=verified_images, limit=limit)
+            if images
+            else None
+        )
+        passed = verification is None or verification.passed
+        path = output if passed else _unverified(output)
+        aside.replace(path)
+    notices = tuple(_notices(images, verification, verified_images))
+    source = images.source if images else None
+    size = path.stat().st_size
+    report = ExportReport(path, settings, size, verification, source, notices)
+    document = json.dumps(report.to_dict(), indent=2) + "\n"
+    output.with_name(REPORT_FILE).write_text(document, encoding="utf-8")
+    if verification is not None and not passed:
+        reasons = "; ".join(verification.problems)
+        raise VerificationError(f"{path}: {reasons}; see {output.with_name(REPORT_FILE)}")
+    return report
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read a height and a width in pixels from ``HxW``.
+
+    Raises:
+        UsageError: The text is none.
+    """
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if match is None:
+        raise UsageError(
+            "--static", f"expected height x width in pixels, as in 640x640, got {text!r}"
+        )
+    return int(match[1]), int(match[2])
+
+
+def _check_request(
+    output: Path,
+    settings: ExportSettings,
+    detections: int | None,
+    *,
+    verified_images: int,
+    force: bool,
+) -> None:
+    if settings.raw and detections is not None:
+        raise UsageError("--detections", "cannot go with --raw, which yields all queries")
+    if detections is not None and detections < 1:
+        raise UsageError("--detections", f"must be at least 1, got {detections}")
+    if settings.batch != 1 and settings.static_hw is None:
+        raise UsageError("--batch", "needs --static; other files take any batch size")
+    if settings.batch < 1:
+        raise UsageError("--batch", f"must be at least 1, got {settings.batch}")
+    if verified_images < 0:
+        raise UsageError("--verify", f"must be at least 0, got {verified_images}")
+    missing = missing_packages(settings.format)
+    if missing:
+        raise UsageError(
+            f"--format {settings.format}",
+            f"needs {' and '.join(missing)}: pip install 'msdetr[export]'",
+        )
+    _check_output(output, settings, force=force)
+
+
+def _check_output(output: Path, settings: ExportSettings, *, force: bool) -> None:
+    suffix = SUFFIXES[settings.format]
+    if output.suffix != suffix:
+        raise UsageError(
+            str(output), f"expected a name ending in {suffix} for --format {settings.format}"
+        )
+    written = (output, _unverified(output), output.with_name(REPORT_FILE))
+    for path in written:
+        if path.is_dir():
+            raise UsageError(str(path), "is a directory")
+        if path.exists() and not force:
+            raise UsageError(str(path), "exists; add --force, or write to another folder")
+
+
+def _check_static_size(loaded: LoadedCheckpoint, settings: ExportSettings) -> None:
+    if settings.static_hw is None:
+        return
+    collator = build_collator(loaded.recipe, loaded.model)
+    cells = count_cells(settings.static_hw, collator.strides)
+    if cells < collator.min_cells:
+        height, width = settings.static_hw
+        raise UsageError(
+            f"--static {height}x{width}",
+            f"has {cells} cells, but the model chooses {collator.min_cells} queries among them; "
+            f"the smallest square is {_smallest_square(collator.strides, collator.min_cells)}",
+        )
+
+
+def _smallest_square(strides: Sequence[int], min_cells: int) -> str:
+    side = math.ceil(math.sqrt(min_cells / sum(stride**-2 for stride in strides)))
+    while count_cells((side - 1, side - 1), strides) >= min_cells:
+        side -= 1
+    while count_cells((side, side), strides) < min_cells:
+        side += 1
+    return f"{side}x{side}"
+
+
+def _unverified(output: Path) -> Path:
+    return output.with_name(f"{output.name}.unverified")
+
+
+@contextmanager
+def _written_aside(output: Path) -> Iterator[Path]:
+    """A file beside the output that is gone at the end, unless it was renamed."""
+    aside = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        aside.touch()
+        yield aside
+    except OSError as error:
+        raise UsageError(str(output), f"cannot be written: {error.strerror or error}") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _write(loaded: LoadedCheckpoint, path: Path, settings: ExportSettings, limit: int) -> None:
+    program = build_program(loaded.model, settings, detections=limit)
+    traced = trace(program, settings, _example_hw(loaded))
+    metadata = describe_export(loaded, settings, limit)
+    file_format(settings.format).write(traced, path, settings, metadata)
+
+
+def _example_hw(loaded: LoadedCheckpoint) -> tuple[int, int]:
+    collator = build_collator(loaded.recipe, loaded.model)
+    side = _SMALLEST_EXAMPLE_PX
+    while count_cells((side, side + 32), collator.strides) < 2 * collator.min_cells:
+        side += 32
+    return side, side + 32
+
+
+def _verify(
+    loaded: LoadedCheckpoint,
+    path: Path,
+    settings: ExportSettings,
+    images: VerificationData,
+    *,
+    num_images: int,
+    limit: int,
+) -> VerificationReport:
+    return verify(
+        loaded.model,
+        file_format(settings.format).load(path, settings),
+        verification_batches(loaded, settings, images.data, num_images),
+        partial(score, loaded, images),
+        limit=limit,
+        precision=settings.precision,
+    )
+
+
+def _notices(
+    images: VerificationData | None, verification: VerificationReport | None, asked: int
+) -> Iterator[str]:
+    if images is None or verification is None:
+        yield "not verified; --verify N compares the file with the model on N images"
+        return
+    if images.notice is not None:
+        yield images.notice
+    if verification.is_weak:
+        yield (
+            f"the verification is weak: {verification.free.first} detections above 0.3 on "
+            f"{verification.num_images} images, expected at least 50; try --verify {4 * asked}"
+        )

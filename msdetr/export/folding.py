@@ -1,0 +1,49 @@
+"""Batch norms with fixed statistics, folded into the convolutions before them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+from torch.nn.utils import fuse_conv_bn_weights
+from torchvision.ops import FrozenBatchNorm2d
+
+_FIXED_NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
+
+
+def fold_batch_norms(backbone: nn.Module) -> int:
+    """Fold every batch norm of a ResNet into the convolution before it, in place.
+
+    Args:
+        backbone: In evaluation mode; its modules bear torchvision's names.
+
+    Returns:
+        The number of batch norms that are gone; others of their place are left as they are.
+    """
+    pairs = [pair for parent in backbone.modules() for pair in _pairs(parent)]
+    for parent, conv_name, norm_name in pairs:
+        convolution, norm = parent.get_submodule(conv_name), parent.get_submodule(norm_name)
+        assert isinstance(convolution, nn.Conv2d)
+        convolution.weight, convolution.bias = fuse_conv_bn_weights(
+            convolution.weight,
+            convolution.bias,
+            norm.running_mean,
+            norm.running_var,
+            norm.eps,
+            norm.weight,
+            norm.bias,
+        )
+        parent.add_module(norm_name, nn.Identity())
+    return len(pairs)
+
+
+def _pairs(parent: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
+    children = dict(parent.named_children())
+    names = list(children)
+    for position, name in enumerate(names[:-1]):
+        # In torchvision's blocks bnX follows convX; in shortcuts the norm is simply the next.
+        norm_name = name.replace("conv", "bn") if "conv" in name else names[position + 1]
+        if isinstance(children[name], nn.Conv2d) and isinstance(
+            children.get(norm_name), _FIXED_NORMS
+        ):
+            yield parent, name, norm_name
