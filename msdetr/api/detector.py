@@ -14,7 +14,7 @@ import torch
 from msdetr.api.checkpoints import LoadedCheckpoint, check_free
 from msdetr.api.detecting import DetectionSettings, autocast, make_detections
 from msdetr.api.image_detections import ImageDetections, split_detections
-from msdetr.api.image_inputs import ImageInput, to_sample
+from msdetr.api.image_inputs import IMAGE_TYPES, ImageInput, to_sample
 from msdetr.api.official import open_checkpoint
 from msdetr.build import build_collator, build_eval_transform
 from msdetr.data.labels import LabelSpace
@@ -136,7 +136,7 @@ class Detector:
             DataError: A file cannot be read as an image.
             UsageError: An array or a tensor is no image, or an option is out of range.
         """
-        given = [images] if isinstance(images, ImageInput) else images
+        given = [images] if isinstance(images, IMAGE_TYPES) else images
         stream = self.stream(given, threshold=threshold, batch_size=batch_size)
         return [found for found in stream if found is not None]
 

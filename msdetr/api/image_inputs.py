@@ -22,6 +22,7 @@ ImageInput = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
 """A path; a Pillow image; an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (RGB, RGBA); a tensor
 [1, H, W], [3, H, W] or [4, H, W]. Numbers are uint8, uint16 or floats from 0 to 1."""
 
+IMAGE_TYPES = (str, os.PathLike, Image.Image, np.ndarray, Tensor)
 _SHAPES = {
     "array": "[H, W], [H, W, 1], [H, W, 3] or [H, W, 4]",
     "tensor": "[1, H, W], [3, H, W] or [4, H, W]",
@@ -48,11 +49,7 @@ def to_image(value: ImageInput) -> Image.Image:
     if isinstance(value, np.ndarray):
         return _from_array(value, value.shape, "array")
     if isinstance(value, Tensor):
-        array = value.detach().cpu().movedim(0, -1) if value.ndim == 3 else value.detach().cpu()
-        # Of bfloat16, numpy knows nothing.
-        array = array.float() if array.is_floating_point() else array
-        is_valid = value.ndim == 3
-        return _from_array(array.numpy() if is_valid else np.zeros(0), value.shape, "tensor")
+        return _from_tensor(value.detach().cpu())
     raise UsageError(
         "image",
         f"expected a path, a Pillow image, an array or a tensor, got {type(value).__name__}",
@@ -81,6 +78,13 @@ def to_sample(value: ImageInput, transform: EvalTransform, image_id: int) -> Sam
         image_id=image_id,
         original_hw=(image.height, image.width),
     )
+
+
+def _from_tensor(tensor: Tensor) -> Image.Image:
+    # numpy knows no bfloat16.
+    plain = tensor.float() if tensor.is_floating_point() else tensor
+    channels_last = plain.movedim(0, -1).numpy() if tensor.ndim == 3 else np.zeros(0)
+    return _from_array(channels_last, tuple(tensor.shape), "tensor")
 
 
 def _from_array(array: NDArray[Any], shape: tuple[int, ...], kind: str) -> Image.Image:

@@ -125,24 +125,24 @@ def import_official(
     return loaded
 
 
-def export_official(checkpoint: Path, output: Path, *, force: bool = False) -> None:
-    """Write a checkpoint as a ``.pth`` file that the published code loads.
+def export_official(loaded: LoadedCheckpoint, output: Path, *, force: bool = False) -> None:
+    """Write a model as a ``.pth`` file that the published code loads.
 
     Args:
-        checkpoint: Checkpoint or run directory; averaged weights where the run kept them.
+        loaded: The model.
         output: The file.
         force: Replace an existing file.
 
     Raises:
-        CheckpointError: The checkpoint cannot be read, or the published code has no such model.
+        CheckpointError: The published code has no such model.
         UsageError: The output exists.
         MsdetrError: It cannot be written.
+        VerificationError: What was written differs from the model.
     """
     if output.is_dir():
         raise UsageError(str(output), "is a folder; --output needs the name of a file")
     if output.exists() and not force:
         raise UsageError(str(output), "exists already; give another --output, or --force")
-    loaded = load_checkpoint(checkpoint)
     problems = _unknown_to_published(loaded.recipe.model)
     if problems:
         raise CheckpointError(str(loaded.path), problems)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msdetr.errors import CheckpointError, MsdetrError
+from msdetr.errors import CheckpointError, MsdetrError, VerificationError
 
 
 @dataclass(frozen=True)
@@ -53,25 +53,36 @@ def read_published_file(path: Path) -> PublishedFile:
 
 
 def write_published_file(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write a state dict as the published code reads it, replacing an older file as a whole.
+    """Write a state dict as the published code reads it, and read it again to be sure.
 
     Args:
-        path: The ``.pth`` file.
-        state: Tensors under published names; aliases share their storage in the file too.
+        path: The ``.pth`` file; an older one is replaced as a whole.
+        state: Tensors under published names, on the CPU; aliases share their storage in the
+            file, too.
 
     Raises:
         MsdetrError: The file cannot be written.
+        VerificationError: It does not hold what was written.
     """
     aside = path.with_name(path.name + ".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"model": dict(state)}, aside)
+        _check(aside, state)
         aside.replace(path)
     except (OSError, RuntimeError) as error:
         with suppress(OSError):
             aside.unlink()
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise MsdetrError(f"{path}: cannot be written: {reason}") from error
+
+
+def _check(path: Path, state: Mapping[str, Tensor]) -> None:
+    written = read_published_file(path).state
+    if written.keys() != state.keys() or not all(
+        torch.equal(written[name], value) for name, value in state.items()
+    ):
+        raise VerificationError(f"{path}: differs from what was written; is the disk damaged?")
 
 
 def _load(path: Path) -> Any:  # noqa: ANN401 - whatever was pickled

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torchvision.models import resnet50
 
+from msdetr.api.checkpoints import load_checkpoint
 from msdetr.api.official import export_official, load_official
 from msdetr.build import build_model
 from msdetr.engine.checkpoint import read_info, read_weights
@@ -113,7 +114,7 @@ def test_every_published_model_at_full_size_there_and_back(
     for ours, aliases in published_names(weights).items():
         assert torch.equal(weights[ours], state[aliases[0]]), ours
 
-    export_official(output, back)
+    export_official(load_checkpoint(output), back)
     written = read_published_file(back).state
     assert {k: list(v.shape) for k, v in written.items()} == manifest[name]["state_dict"]
     assert all(torch.equal(written[key], state[key]) for key in state)
@@ -388,7 +389,7 @@ class TestExport:
 
     def test_what_the_published_code_has_not(self, run_dir: Path, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError) as caught:
-            export_official(run_dir, tmp_path / "out.pth")
+            export_official(load_checkpoint(run_dir), tmp_path / "out.pth")
         assert "model.backbone.name" in str(caught.value)
         assert "is 'resnet_tiny', which the published code has not" in str(caught.value)
         assert not (tmp_path / "out.pth").exists()
@@ -396,9 +397,9 @@ class TestExport:
     def test_file_is_not_overwritten(self, run_dir: Path, tmp_path: Path) -> None:
         (tmp_path / "out.pth").write_text("mine")
         with pytest.raises(Exception, match="exists already; give another --output, or --force"):
-            export_official(run_dir, tmp_path / "out.pth")
+            export_official(load_checkpoint(run_dir), tmp_path / "out.pth")
         with pytest.raises(Exception, match="is a folder"):
-            export_official(run_dir, tmp_path)
+            export_official(load_checkpoint(run_dir), tmp_path)
         assert (tmp_path / "out.pth").read_text() == "mine"
 
     def test_written_twice_with_force(
@@ -408,7 +409,7 @@ class TestExport:
         command = ("import-official", small_file, "--recipe", "ddetr_300q", *SMALL_OPTIONS)
         assert msdetr(*command, "--output", checkpoint).code == 0
         write_published_file(out, {"old": torch.zeros(1)})
-        export_official(checkpoint, out, force=True)
+        export_official(load_checkpoint(checkpoint), out, force=True)
         state = read_published_file(small_file).state
         written = read_published_file(out).state
         assert all(torch.equal(written[key], state[key]) for key in state)

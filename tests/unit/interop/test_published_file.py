@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from msdetr.errors import CheckpointError, MsdetrError
+from msdetr.errors import CheckpointError, MsdetrError, VerificationError
 from msdetr.interop.published_file import read_published_file, write_published_file
 
 STATE = {"class_embed.0.bias": torch.arange(3.0), "input_proj.0.0.bias": torch.ones(2)}
@@ -51,6 +51,16 @@ def test_failed_writing_leaves_the_older_file(tmp_path: Path) -> None:
     with pytest.raises(MsdetrError, match="cannot be written"):
         write_published_file(tmp_path / "file" / "out.pth", STATE)
     assert (tmp_path / "file").read_text() == "here"
+
+
+def test_numbers_that_do_not_come_back_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = torch.save
+    monkeypatch.setattr(torch, "save", lambda _, path: save({"model": STATE}, path))
+    with pytest.raises(VerificationError, match="differs from what was written"):
+        write_published_file(tmp_path / "out.pth", {name: v + 1 for name, v in STATE.items()})
+    assert not (tmp_path / "out.pth").exists()
 
 
 class _Calls:
