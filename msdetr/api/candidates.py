@@ -85,7 +85,8 @@ class CandidatesReport:
         for model, branch in self.estimates:
             table.add_column(f"{model}\n{branch.replace('_', '-')}", justify="right")
         for name in MEASURES:
-            table.add_row(name, *(str(values[name]) for values in self.estimates.values()))
+            texts = [values[name].lines() for values in self.estimates.values()]
+            table.add_row(name.replace("probability", "prob"), *texts)
         return table
 
 

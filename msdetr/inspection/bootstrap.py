@@ -33,9 +33,9 @@ class Estimate:
         """As JSON values."""
         return {"mean": self.mean, "low": self.low, "high": self.high}
 
-    def __str__(self) -> str:
-        """Mean and interval, with three decimals."""
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+    def lines(self) -> str:
+        """The mean, and below it the interval."""
+        return f"{self.mean:.3f}\n[{self.low:.3f}, {self.high:.3f}]"
 
 
 def bootstrap_means(values: Sequence[Tensor]) -> list[Estimate]:

@@ -17,13 +17,13 @@ from PIL import Image
 
 from msdetr.assignment import OneToManyAssigner
 from msdetr.drawing.figures import add_legend, color_of, new_figure
-from msdetr.inspection.candidates import MeasuredTrace, find_candidates
+from msdetr.inspection.candidates import TOP, MeasuredTrace, find_candidates
 from msdetr.inspection.trace import MatchTrace
 
 _COLOR_MAP = "plasma"
-_SIDE = 2.6  # of a cell, in inches
+_SIDE, _GAP = 2.6, 0.1  # of a picture, in inches
 _BINS = 25
-_DASHES = ("-", "--")
+_DASHES = {"one_to_one": "-", "one_to_many": "--"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,23 +69,26 @@ def draw_candidates(
         shown: Targets.
         rule: Has the weights of the score.
     """
-    rows, columns = len(shown), 1 + len(models)
-    width, height = columns * (_SIDE + 0.1) + 1.0, rows * (_SIDE + 0.35) + 0.7
+    columns = 1 + len(models)
+    heights = [_SIDE * min(1.0, entry.picture.height / entry.picture.width) for entry in shown]
+    width, height = columns * (_SIDE + _GAP) + 1.0, sum(heights) + 0.4 * len(shown) + 0.4
     figure = Figure(figsize=(width, height))
     scale = Normalize(0.0, 1.0)
-    for row, entry in enumerate(shown):
+    top = height - 0.3
+    for entry, row_height in zip(shown, heights, strict=True):
+        bottom = top - 0.4 - row_height + 0.1
         for column in range(columns):
-            left = 0.1 + column * (_SIDE + 0.1)
-            bottom = height - 0.6 - _SIDE - row * (_SIDE + 0.35)
-            place = (left / width, bottom / height, _SIDE / width, _SIDE / height)
+            left = _GAP + column * (_SIDE + _GAP)
+            place = (left / width, bottom / height, _SIDE / width, row_height / height)
             axes = figure.add_axes(place)
             if column == 0:
                 _show_target(axes, models[0].trace, entry)
             else:
                 _show_candidates(axes, models[column - 1].trace, entry, rule, scale)
-            if row == 0 and column:
-                middle = (left + _SIDE / 2) / width
-                figure.text(middle, 1 - 0.2 / height, models[column - 1].name, ha="center")
+        top = bottom - 0.1
+    for column, model in enumerate(models, start=1):
+        middle = _GAP + column * (_SIDE + _GAP) + _SIDE / 2
+        figure.text(middle / width, 1 - 0.22 / height, model.label, ha="center", parse_math=False)
     bar = figure.add_axes(((width - 0.8) / width, 0.1, 0.15 / width, 0.8))
     figure.colorbar(ScalarMappable(scale, _COLOR_MAP), cax=bar, label="IoU with the target")
     return figure
@@ -141,25 +144,36 @@ def _rectangle(
 
 
 def draw_iou_densities(models: Sequence[MeasuredTrace]) -> Figure:
-    """Draw the densities of the IoU of all targets' top 20 queries in the last layer.
+    """Draw the densities of the IoU of all targets' 5 and 20 best queries in the last layer.
 
     Args:
         models: One or two; a color each, a dashed line for the one-to-many branch.
     """
-    figure, (axes,) = new_figure(1, panel_size=(6.0, 3.2), legend_rows=2)
-    entries = []
-    for number, model in enumerate(models):
-        for branch, values in model.last_iou.items():
-            style = _DASHES[branch == "one_to_many"]
-            density, edges = np.histogram(values.numpy(), _BINS, (0.0, 1.0), density=True)
-            axes.stairs(density, edges, color=color_of(number), lw=1.8, ls=style)
-            label = f"{model.name}, {branch.replace('_', '-')} branch"
-            entries.append(Line2D([], [], color=color_of(number), ls=style, lw=1.8, label=label))
-    axes.set_xlim(0, 1)
-    axes.set_ylim(bottom=0)
-    axes.grid(color="#E4E4E4", lw=0.6)
-    axes.set_title("IoU of the 20 best queries of every target, last decoder layer")
-    axes.set_xlabel("IoU with the target")
-    axes.set_ylabel("density")
+    figure, panels = new_figure(2, legend_rows=2)
+    for axes, depth in zip(panels, (5, TOP), strict=True):
+        _draw_densities(axes, models, depth)
+    entries = [
+        Line2D([], [], color=color_of(number), ls=_DASHES[branch], lw=1.8, label=label)
+        for number, model in enumerate(models)
+        for branch in model.by_branch
+        for label in [f"{model.label}, {branch.replace('_', '-')} branch"]
+    ]
     add_legend(figure, entries, num_columns=2)
     return figure
+
+
+def _draw_densities(axes: Axes, models: Sequence[MeasuredTrace], depth: int) -> None:
+    highest = 0.0
+    for number, model in enumerate(models):
+        for branch, values in model.last_iou.items():
+            iou = values[:, :depth].flatten().numpy()
+            density, edges = np.histogram(iou, _BINS, (0.0, 1.0), density=True)
+            axes.stairs(density, edges, color=color_of(number), lw=1.8, ls=_DASHES[branch])
+            highest = max(highest, float(density[1:].max()))
+    axes.set_xlim(0, 1)
+    # Queries that miss the target altogether would flatten everything else.
+    axes.set_ylim(0, 1.15 * highest)
+    axes.grid(color="#E4E4E4", lw=0.6)
+    axes.set_title(f"The {depth} best queries of every target, last layer")
+    axes.set_xlabel(f"IoU with the target (bins of {1 / _BINS:g}; the first may be cut off)")
+    axes.set_ylabel("density")

@@ -112,7 +112,7 @@ class MeasuredTrace:
         name: Of the model.
         trace: The trace.
         by_branch: Per branch one tensor [N, T, measures] per image.
-        last_iou: Per branch the IoU [J * targets] of all candidates of the last layer.
+        last_iou: Per branch the IoU [targets, J] of all candidates of the last layer.
     """
 
     name: str
@@ -128,8 +128,15 @@ class MeasuredTrace:
         for branch in BRANCHES if trace.info.has_one_to_many else BRANCHES[:1]:
             found = [find_candidates(image, branch, rule) for image in trace.images]
             by_branch[branch] = [measure(candidates) for candidates in found]
-            last_iou[branch] = torch.cat([c.iou[-1].flatten() for c in found])
+            last_iou[branch] = torch.cat([c.iou[-1] for c in found])
         return cls(name, trace, by_branch, last_iou)
+
+    @property
+    def label(self) -> str:
+        """Name of the model and of its run, for pictures."""
+        path = Path(self.trace.info.source)
+        run = path.parents[1] if path.parent.name == "checkpoints" else path
+        return f"{self.name}: {run.name}"[:40]
 
     def rows(self) -> Iterator[dict[str, str | int | float]]:
         """Rows of ``candidates.csv``: model, image, target, layer, branch, measures."""
