@@ -172,6 +172,38 @@ def test_no_queries(samples: Any) -> None:
     assert not actual[1].any()
 
 
+def test_autocast_lowers_values_only(samples: Any) -> None:
+    inputs = samples.make_inputs(channels=32).to(torch.float32)
+    value, locations, weights = (tensor.cuda().requires_grad_() for tensor in inputs.tensors)
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        output = ms_deform_attn(value, inputs.spatial_shapes, locations, weights, backend="native")
+        (grad,) = torch.autograd.grad(output.sum(), locations)
+    assert output.dtype == torch.bfloat16
+    assert grad.dtype == torch.float32
+    rounded = value.bfloat16().float()
+    expected = ms_deform_attn(rounded, inputs.spatial_shapes, locations, weights)
+    torch.testing.assert_close(output, expected.bfloat16(), rtol=1e-2, atol=1e-6)
+
+
+def test_values_beyond_32_bit_indices(samples: Any) -> None:
+    if torch.cuda.mem_get_info()[0] < 40 * 2**30:
+        pytest.skip("needs 40 GiB of GPU memory")
+
+    def zeros(*shape: int) -> Tensor:
+        return torch.zeros(shape, device="cuda")
+
+    far, near = samples.make_far_inputs(zeros)
+    rest = (near.spatial_shapes, near.sampling_locations, near.attention_weights)
+    value, *others = (tensor.cuda().requires_grad_() for tensor in far.tensors)
+    assert value.numel() > 2**31
+    output = ms_deform_attn(value, far.spatial_shapes, *others, backend="native")
+    torch.testing.assert_close(output.detach().cpu(), exact(near.value, *rest))
+    (grad,) = torch.autograd.grad(output.sum(), value)
+    leaf = near.value.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(exact(leaf, *rest).sum(), leaf)
+    torch.testing.assert_close(grad[:, -64:].cpu(), expected)
+
+
 def test_misaligned_values_take_the_narrow_path(samples: Any) -> None:
     inputs = samples.make_inputs(channels=32).to(torch.float32)
     value, locations, weights = (tensor.cuda() for tensor in inputs.tensors)

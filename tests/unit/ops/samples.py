@@ -75,16 +75,19 @@ def empty_memory(*shape: int) -> Tensor:
     return torch.frombuffer(memory, dtype=torch.float32).view(shape)
 
 
-def make_far_inputs() -> tuple[Inputs, Inputs]:
+def make_far_inputs(make_zeros: Callable[..., Tensor] = empty_memory) -> tuple[Inputs, Inputs]:
     """Make float32 inputs whose samples lie beyond the first 2^31 numbers of the values.
+
+    Args:
+        make_zeros: Makes the memory of the values.
 
     Returns:
         The inputs, and small ones with the same output: the level that holds the samples alone.
     """
     near = make_inputs(images=1, heads=1, channels=16, spatial_shapes=((8, 8),)).to(torch.float32)
     vast = (1 << 14, 1 << 13)
-    value = empty_memory(1, vast[0] * vast[1] + 64, 1, 16)
-    value[:, -64:] = near.value
+    value = make_zeros(1, vast[0] * vast[1] + 64, 1, 16)
+    value[:, -64:] = near.value.to(value.device)
     in_vast = torch.full_like(near.sampling_locations, 0.75)
     far = Inputs(
         value=value,
