@@ -67,7 +67,8 @@ def draw_heat_maps(
         percent: Values are shares, to be written as per cent.
     """
     known = [v for entry in maps for row in entry.values for v in row if math.isfinite(v)]
-    scale = Normalize(min(known, default=0.0), max(known, default=1.0))
+    low, high = min(known, default=0.0), max(known, default=1.0)
+    scale = Normalize(low, high if high > low else low + 1)
     grid = _Grid.of(len(maps), axes)
     figure = grid.new_figure()
     for index, entry in enumerate(maps):
