@@ -21,7 +21,7 @@ from msdetr.engine.reporting import logger
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.errors import MsdetrError
 from msdetr.inspection.run_report import RunReport, SamplePictures, render_run_report
-from msdetr.recipe import Recipe, recipe_to_yaml
+from msdetr.recipe import Recipe, recipe_to_dict, recipe_to_yaml
 
 REPORT_FILE = "report.html"
 _NUM_SAMPLES = 6
@@ -87,20 +87,21 @@ def _facts(
 ) -> list[tuple[str, str]]:
     epochs = [row for row in read_rows(directory.metrics_file) if row["kind"] == "epoch"]
     scored = [row for row in epochs if row.get("ap") is not None]
-    many = recipe.supervision.one_to_many
+    fields = recipe_to_dict(recipe)
+    many = fields["supervision"]["one_to_many"]
     supervision = "one-to-one only"
     if many is not None:
         supervision = (
-            f"one-to-one and one-to-many (k {many.k}, threshold {many.threshold:g}, "
-            f"IoU weight {many.iou_weight:g}), placement {recipe.model.placement}"
+            f"one-to-one and one-to-many (k {many['k']}, threshold {many['threshold']:g}, "
+            f"IoU weight {many['iou_weight']:g}), placement {fields['model']['placement']}"
         )
     facts = [
         ("supervision", supervision),
-        ("queries", str(recipe.model.num_queries)),
+        ("queries", str(fields["model"]["num_queries"])),
         ("validation images", str(images.dataset.index.annotations_file)),
-        ("finished epochs", f"{len(epochs)} of {recipe.train.epochs}"),
-        ("images per step", str(recipe.train.batch_size)),
-        ("seed", str(recipe.train.seed)),
+        ("finished epochs", f"{len(epochs)} of {fields['train']['epochs']}"),
+        ("images per step", str(fields["train"]["batch_size"])),
+        ("seed", str(fields["train"]["seed"])),
     ]
     if scored:
         best = max(scored, key=lambda row: row["ap"])

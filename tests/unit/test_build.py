@@ -258,7 +258,10 @@ TINY = (
 SMALL_SHAPES = "data.shapes={num_train: 2, num_val: 1}"
 # Branches of the composition that no single recipe takes together.
 VARIANTS: dict[str, tuple[str, Sequence[str]]] = {
-    "shapes": ("shapes_tiny", (SMALL_SHAPES, "train.ema={decay: 0.9}")),
+    "shapes": (
+        "shapes_tiny",
+        (SMALL_SHAPES, "train.ema={decay: 0.9}", "inspection.trace_every_epoch=true"),
+    ),
     "cosine": ("shapes_tiny_baseline", (SMALL_SHAPES, "train.schedule=cosine")),
     "coco": ("shapes_tiny", ("data.source=coco", "data.root=ROOT", "train.precision=bf16")),
     "one_stage": (
