@@ -80,7 +80,7 @@ def draw_heat_maps(
     bar = figure.colorbar(ScalarMappable(scale, _COLOR_MAP), cax=figure.add_axes(grid.bar()))
     bar.ax.yaxis.set_major_formatter(lambda value, _: _text(value, percent=percent))
     figure.text(0.5, 1 - 0.3 / grid.height, title, ha="center", va="center", fontsize=12)
-    lines = textwrap.fill(footer, round(grid.width / 0.075))
+    lines = textwrap.fill(footer, round(grid.width / 0.085))
     figure.text(0.5, 0.25 / grid.height, lines, ha="center", va="center", fontsize=9)
     return figure
 
