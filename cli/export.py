@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from msdetr.errors import UsageError
+
 from .options import JsonOption, OverridesOption, examples
 
 EXAMPLES = examples(
@@ -22,9 +24,12 @@ def export(
     checkpoint: Annotated[
         Path, typer.Option("--ckpt", metavar="PATH", help="Checkpoint or run directory.")
     ],
-    output: Annotated[Path, typer.Option(metavar="FILE", help="File to write: *.onnx or *.pt2.")],
+    output: Annotated[
+        Path, typer.Option(metavar="FILE", help="File to write: *.onnx, *.pt2 or *.pth.")
+    ],
     file_format: Annotated[
-        Literal["onnx", "torch-export"], typer.Option("--format", help="Format of the file.")
+        Literal["onnx", "torch-export", "official"],
+        typer.Option("--format", help="Format; official is a .pth file for the published code."),
     ] = "onnx",
     static: Annotated[
         str | None,
@@ -72,7 +77,16 @@ def export(
 ) -> None:
     """Write a checkpoint as ONNX or torch.export file, and compare the file with the model."""
     from msdetr.api.export import ExportSettings, export_checkpoint, parse_size
+    from msdetr.api.official import export_official, open_checkpoint
 
+    if file_format == "official":
+        given = {"--static": static, "--raw": raw, "--detections": detections, "--data": data}
+        given |= {"--batch": batch > 1, "--op": op != "gather", "--precision": precision != "fp32"}
+        _refuse([option for option, value in given.items() if value])
+        loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides or ())
+        export_official(loaded, output, force=force)
+        typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, read back and compared")
+        return
     settings = ExportSettings(
         format=file_format,
         static_hw=None if static is None else parse_size(static),
@@ -98,3 +112,8 @@ def export(
         typer.echo(json.dumps(report.to_dict(), indent=2))
     else:
         typer.echo("\n".join(report.lines()))
+
+
+def _refuse(options: list[str]) -> None:
+    if options:
+        raise UsageError(options[0], "does not go with --format official, which keeps all weights")

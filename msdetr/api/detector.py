@@ -6,6 +6,8 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -13,9 +15,15 @@ import torch
 
 from msdetr.api.checkpoints import LoadedCheckpoint, check_free
 from msdetr.api.detecting import DetectionSettings, autocast, make_detections
+from msdetr.api.export import (
+    DEFAULT_VERIFIED,
+    ExportReport,
+    ExportSettings,
+    export_loaded,
+)
 from msdetr.api.image_detections import ImageDetections, split_detections
 from msdetr.api.image_inputs import IMAGE_TYPES, ImageInput, to_sample
-from msdetr.api.official import open_checkpoint
+from msdetr.api.official import export_official, open_checkpoint
 from msdetr.build import build_collator, build_eval_transform
 from msdetr.data.labels import LabelSpace
 from msdetr.data.sample import Sample
@@ -198,6 +206,58 @@ class Detector:
         """
         check_free(Path(path), force=force)
         save_checkpoint(Path(path), info=self._loaded.info, model=unique_state(self.model))
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        settings: ExportSettings | None = None,
+        *,
+        verified_images: int = DEFAULT_VERIFIED,
+        data: str | None = None,
+        force: bool = False,
+    ) -> ExportReport:
+        """Write a file that runs without this package, and compare it with the model.
+
+        Args:
+            path: File to write, ``.onnx`` or ``.pt2``.
+            settings: Its form; by default the format of the suffix, for inputs of any size.
+            verified_images: Images to compare file and model on; 0 for no comparison.
+            data: Images to compare on: a root in COCO's layout, or "IMAGES,ANNOTATIONS.json";
+                the recipe's validation split by default.
+            force: Replace an existing file.
+
+        Raises:
+            InvalidInputError: Something given cannot be used, or a package is missing.
+            VerificationError: The file differs from the model; it is named ``*.unverified``.
+        """
+        if settings is None:
+            is_program = Path(path).suffix == ".pt2"
+            settings = ExportSettings(format="torch-export" if is_program else "onnx")
+        on_cpu = replace(self._loaded, model=deepcopy(self.model).cpu())
+        return export_loaded(
+            on_cpu,
+            Path(path),
+            settings,
+            verified_images=verified_images,
+            data=data,
+            force=force,
+        )
+
+    def export_official(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Write a ``.pth`` file that the published code loads.
+
+        Args:
+            path: File to write.
+            force: Replace an existing file.
+
+        Raises:
+            CheckpointError: The published code has no such model.
+            UsageError: The file exists.
+            MsdetrError: It cannot be written.
+        """
+        export_official(
+            replace(self._loaded, model=deepcopy(self.model).cpu()), Path(path), force=force
+        )
 
     def _prepare(self, numbered: tuple[int, ImageInput]) -> Sample | DataError:
         position, image = numbered
