@@ -79,7 +79,7 @@ class CandidatesReport:
         table = Table(
             title=f"top queries of {self.num_targets} targets in {self.num_images} images, "
             "last layer",
-            caption="mean over targets [95% bootstrap interval over images]",
+            caption="mean over targets, and below it the 95% bootstrap interval over images",
         )
         table.add_column("")
         for model, branch in self.estimates:

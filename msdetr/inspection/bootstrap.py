@@ -35,7 +35,7 @@ class Estimate:
 
     def lines(self) -> str:
         """The mean, and below it the interval."""
-        return f"{self.mean:.3f}\n[{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.mean:.3f}\n{self.low:.3f}..{self.high:.3f}"
 
 
 def bootstrap_means(values: Sequence[Tensor]) -> list[Estimate]:

@@ -174,6 +174,7 @@ def _draw_densities(axes: Axes, models: Sequence[MeasuredTrace], depth: int) -> 
     # Queries that miss the target altogether would flatten everything else.
     axes.set_ylim(0, 1.15 * highest)
     axes.grid(color="#E4E4E4", lw=0.6)
+    axes.set_axisbelow(True)
     axes.set_title(f"The {depth} best queries of every target, last layer")
     axes.set_xlabel(f"IoU with the target (bins of {1 / _BINS:g}; the first may be cut off)")
     axes.set_ylabel("density")

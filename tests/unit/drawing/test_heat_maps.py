@@ -49,7 +49,7 @@ def test_many_cells_are_not_labelled() -> None:
 @pytest.mark.parametrize("count", [1, 4, 6])
 def test_maps_do_not_overlap_each_other_or_the_bar(count: int, tmp_path: Path) -> None:
     maps = [HeatMap(title=f"k = {i}", values=VALUES) for i in range(count)]
-    figure = draw_heat_maps(maps, AXES, title="title", footer="footer " * 20)
+    figure = draw_heat_maps(maps, AXES, title="title", footer="footer " * 15)
     save_figure(figure, tmp_path / "map.png")
     boxes = [axes.get_tightbbox() for axes in figure.axes]
     boxes += [text.get_window_extent() for text in figure.texts]
