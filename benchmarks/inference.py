@@ -58,7 +58,7 @@ def load_random(recipe_name: str) -> LoadedCheckpoint:
     return LoadedCheckpoint(Path("random"), model, recipe, classes, {})
 
 
-def run_model(model: torch.nn.Module, *, bf16: bool) -> Run:
+def run_model(model: Callable[..., object], *, bf16: bool) -> Run:
     """Run the model, without its one-to-many branch."""
 
     def run(images: ImageBatch) -> object:

@@ -8,6 +8,7 @@ from itertools import cycle
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
@@ -24,7 +25,7 @@ from msdetr.data.transforms import Transform
 from msdetr.errors import DataError
 from msdetr.evaluation import detections_to_results, evaluate_boxes
 from msdetr.export import ExportSettings, VerificationBatch
-from msdetr.structures import Detections
+from msdetr.structures import Detections, ImageBatch
 
 # So small a data set is generated in a second.
 _NUM_SHAPES = 64
@@ -103,10 +104,16 @@ def verification_batches(
         samples = [dataset[0, position] for position in group]
         samples += [samples[-1]] * (size - len(samples))
         yield VerificationBatch(
-            images=collator.pad([sample.pixels for sample in samples]),
+            images=_pad(collator.pad([s.pixels for s in samples]), settings.least_side),
             image_ids=tuple(sample.image_id for sample in samples[: len(group)]),
             original_hw=torch.tensor([sample.original_hw for sample in samples]),
         )
+
+
+def _pad(images: ImageBatch, least_side: int) -> ImageBatch:
+    height, width = images.padding_mask.shape[1:]
+    missing = (0, max(0, least_side - width), 0, max(0, least_side - height))
+    return ImageBatch(pad(images.pixels, missing), pad(images.padding_mask, missing, value=True))
 
 
 def score(

@@ -60,5 +60,6 @@ def _preprocessing(loaded: LoadedCheckpoint, settings: ExportSettings) -> dict[s
         "std": data.std,
         "padding": "zeros after normalisation, at the right and bottom",
         "strides": collator.strides,
+        "least_side": settings.least_side,
         "least_cells": collator.min_cells,
     }

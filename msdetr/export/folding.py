@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_weights
@@ -22,8 +23,11 @@ def fold_batch_norms(backbone: nn.Module) -> int:
     """
     pairs = [pair for parent in backbone.modules() for pair in _pairs(parent)]
     for parent, conv_name, norm_name in pairs:
-        convolution, norm = parent.get_submodule(conv_name), parent.get_submodule(norm_name)
-        assert isinstance(convolution, nn.Conv2d)
+        convolution = cast(nn.Conv2d, parent.get_submodule(conv_name))
+        # Frozen ones hold the same tensors under the same names.
+        norm = cast(nn.BatchNorm2d, parent.get_submodule(norm_name))
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         convolution.weight, convolution.bias = fuse_conv_bn_weights(
             convolution.weight,
             convolution.bias,

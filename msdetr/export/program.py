@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from msdetr.export.folding import fold_batch_norms
 from msdetr.export.settings import BACKEND_OF_OP, ExportSettings
-from msdetr.model import BoxHead, ClassHead, DetectionModel, LearnedQueries, TwoStageQueries
+from msdetr.model import (
+    BoxHead,
+    ClassHead,
+    DecoderLayer,
+    DetectionModel,
+    LearnedQueries,
+    TwoStageQueries,
+)
 from msdetr.model.detections import select_detections
 from msdetr.model.heads import refine
 from msdetr.model.memory import Memory
@@ -100,7 +107,7 @@ def build_program(
 
 def _drop_training_weights(model: DetectionModel) -> None:
     for layer in model.decoder.layers:
-        layer.extra_ffn = None
+        cast(DecoderLayer, layer).extra_ffn = None
     source = model.query_source
     if isinstance(source, TwoStageQueries):
         # Cells are chosen by class index 0 alone.

@@ -13,6 +13,10 @@ ExportPrecision = Literal["fp32", "fp16"]
 BACKEND_OF_OP = {"gather": "gather", "grid_sample": "reference"}
 
 
+# torch.export sets aside sizes of 1, and the coarsest level of a smaller image is one cell.
+_LEAST_SIDE_OF_PROGRAMS_PX = 65
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings:
     """Form of an exported file.
@@ -40,6 +44,12 @@ class ExportSettings:
     def input_names(self) -> tuple[str, ...]:
         """Inputs of the file, in order."""
         return ("pixels", "padding_mask") if self.static_hw is None else ("pixels",)
+
+    @property
+    def least_side(self) -> int:
+        """Least height and width of inputs in pixels; smaller images need padding."""
+        any_size = self.static_hw is None
+        return _LEAST_SIDE_OF_PROGRAMS_PX if any_size and self.format == "torch-export" else 1
 
     @property
     def output_names(self) -> tuple[str, ...]:

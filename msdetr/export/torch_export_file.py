@@ -57,7 +57,7 @@ class ProgramRunner:
     def __init__(self, path: Path, settings: ExportSettings) -> None:
         self._settings = settings
         with quiet(), path.open("rb") as file:
-            self._module = cast(fx.GraphModule, torch.export.load(file).module())
+            self._module = torch.export.load(file).module()
         self._taps = _tap(self._module.graph, raw=settings.raw)
 
     def run(self, images: ImageBatch) -> dict[str, Tensor]:

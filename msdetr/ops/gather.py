@@ -59,12 +59,13 @@ def _ringed_rows(value: Tensor, spatial_shapes: Sequence[tuple[int, int]]) -> Te
     One row and column before and two behind: a sample on the far edge looks at both.
     """
     heads, channels = value.shape[2:]
-    levels = value.flatten(2).split([height * width for height, width in spatial_shapes], dim=1)
+    levels = torch.split(value.flatten(2), [height * width for height, width in spatial_shapes], 1)
     ringed = [
-        functional.pad(cells.unflatten(1, (height, width)), (0, 0, 1, 2, 1, 2)).flatten(1, 2)
+        functional.pad(torch.unflatten(cells, 1, (height, width)), (0, 0, 1, 2, 1, 2))
         for cells, (height, width) in zip(levels, spatial_shapes, strict=True)
     ]
-    return torch.cat(ringed, dim=1).unflatten(2, (heads, channels))
+    rows = torch.cat([cells.flatten(1, 2) for cells in ringed], dim=1)
+    return torch.unflatten(rows, 2, (heads, channels))
 
 
 def _find_corners(
