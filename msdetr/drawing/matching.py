@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from typing import TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
@@ -90,8 +91,9 @@ class ShownTarget:
     queries: tuple[ShownQuery, ...]
 
 
+@cache
 def font(size: int = TEXT_PX) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Font of all texts."""
+    """Font of all texts; reading it takes longer than using it."""
     return ImageFont.load_default(size)
 
 

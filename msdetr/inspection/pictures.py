@@ -66,7 +66,7 @@ class ImagePictures:
         paths = []
         for name, sheet in sheets.items():
             paths.append(folder / f"{self._image.image_id:012d}_{name}.png")
-            sheet.save(paths[-1])
+            sheet.save(paths[-1], compress_level=4)
         return paths
 
     def targets(self) -> Image.Image:

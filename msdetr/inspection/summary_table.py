@@ -30,7 +30,7 @@ def _mean(spread: Spread) -> str:
 
 
 def _range(spread: Spread) -> str:
-    return "-" if spread.p10 is None else f"{spread.p10:.3g}-{spread.p90:.3g}"
+    return "-" if spread.p10 is None else f"{spread.p10:.0f}-{spread.p90:.0f}"
 
 
 def _percent(share: float | None) -> str:
