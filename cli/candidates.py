@@ -18,6 +18,15 @@ EXAMPLES = examples(
     "msdetr candidates --trace matching/trace --pictures 3 --output candidates --json",
 )
 
+CheckpointsOption = Annotated[
+    list[Path] | None,
+    typer.Option("--ckpt", metavar="PATH", help="Checkpoint or run directory; twice for A and B."),
+]
+TracesOption = Annotated[
+    list[Path] | None,
+    typer.Option("--trace", metavar="DIR", help="Stored trace instead; twice for A and B."),
+]
+
 
 def candidates(
     *,
@@ -28,16 +37,8 @@ def candidates(
             help="Write candidates.csv, candidates.png, iou_density.png, summary.json there.",
         ),
     ],
-    checkpoints: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--ckpt", metavar="PATH", help="Checkpoint or run directory; twice for A and B."
-        ),
-    ] = None,
-    traces: Annotated[
-        list[Path] | None,
-        typer.Option("--trace", metavar="DIR", help="Stored trace instead; twice for A and B."),
-    ] = None,
+    checkpoints: CheckpointsOption = None,
+    traces: TracesOption = None,
     data: Annotated[
         str | None,
         typer.Option(

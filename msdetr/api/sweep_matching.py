@@ -20,6 +20,7 @@ from msdetr.inspection.trace import MatchTrace
 
 CSV_FILE = "sweep.csv"
 _MOST_VALUES = 10_000
+_MOST_SETTINGS = 20_000
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def parse_grid(options: SweepOptions, own: OneToManyAssigner) -> SweepGrid:
         own: Setting of the trace, for what is not given.
 
     Raises:
-        UsageError: A text is not a list or range of valid numbers.
+        UsageError: A text is not a list or range of valid numbers, or they are too many.
     """
     ks = _numbers("--k", options.k, own.k, low=1, high=10**6)
     if any(k != int(k) for k in ks):
@@ -135,12 +136,16 @@ def parse_grid(options: SweepOptions, own: OneToManyAssigner) -> SweepGrid:
     cap = own.max_positive_fraction
     if options.cap is not None:
         cap = None if options.cap.lower() == "none" else _cap(options.cap)
-    return SweepGrid(
+    grid = SweepGrid(
         ks=tuple(int(k) for k in ks),
         thresholds=_numbers("--threshold", options.threshold, own.threshold),
         iou_weights=_numbers("--alpha", options.alpha, own.iou_weight),
         max_positive_fraction=cap,
     )
+    count = len(grid.ks) * len(grid.thresholds) * len(grid.iou_weights)
+    if count > _MOST_SETTINGS:
+        raise UsageError("--k", f"{count} settings in all; at most {_MOST_SETTINGS} can be swept")
+    return grid
 
 
 def _cap(text: str) -> float:

@@ -87,6 +87,7 @@ def test_sweep_of_the_own_setting_repeats_the_trace(
         (["--threshold", "0:1:0"], "--threshold: expected a list"),
         (["--threshold", "0:1"], "--threshold: expected a list"),
         (["--threshold", "nan"], "--threshold: expected a list"),
+        (["--alpha", "0:1:0.001", "--threshold", "0:1:0.01"], "--k: 101101 settings in all"),
         (["--cap", "0"], "--cap: expected one number above 0 and up to 1, or none, got '0'"),
     ],
 )
