@@ -12,7 +12,7 @@ from msdetr.data.coco import CocoIndex, read_coco
 from msdetr.data.dataset import DetectionDataset
 from msdetr.data.labels import Category, LabelSpace
 from msdetr.data.transforms import EvalTransform, TrainTransform, Transform
-from msdetr.errors import DataError
+from msdetr.errors import DataError, UnreadableImageError
 
 TRAIN = TrainTransform(
     flip_probability=0.5,
@@ -119,3 +119,40 @@ def test_targets_stay_on_what_they_mark(tmp_path: Path) -> None:
         found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         expected = [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]
         assert [float(v) for v in found] == pytest.approx(expected, abs=1.01)
+
+
+class TestUnreadableImages:
+    @pytest.fixture
+    def damaged(self, index: CocoIndex, tmp_path: Path) -> DetectionDataset:
+        """Of the images 10, 20 and 30 the last is missing, the second is cut off."""
+        path = tmp_path / "b.png"
+        path.write_bytes(path.read_bytes()[:500])
+        space = LabelSpace.contiguous(index.categories)
+        return DetectionDataset(index, TRAIN, space, seed=1, skip_unreadable=True)
+
+    def test_next_readable_image_steps_in_with_its_own_augmentation(
+        self, damaged: DetectionDataset, tmp_path: Path
+    ) -> None:
+        own, other = damaged[4, 0], damaged[4, 1]
+        assert own.skipped == ()
+        assert other.image_id == 10
+        assert torch.equal(other.pixels, own.pixels)
+        assert torch.equal(other.boxes_cxcywh, own.boxes_cxcywh)
+        first, second = other.skipped
+        assert first.startswith(f"{tmp_path / 'b.png'}: cannot be read as an image")
+        assert second == f"{tmp_path / 'missing.png'}: the image file does not exist"
+
+    def test_without_leave_nothing_is_skipped(self, damaged: DetectionDataset) -> None:
+        with pytest.raises(UnreadableImageError, match=r"b\.png"):
+            dataset(damaged.index)[0, 1]
+
+    def test_too_many_in_a_row_stop(self, damaged: DetectionDataset, tmp_path: Path) -> None:
+        (tmp_path / "a.png").unlink()
+        with pytest.raises(DataError, match="3 images in a row cannot be read; the first is") as no:
+            damaged[0, 0]
+        assert "a.png: the image file does not exist" in str(no.value)
+
+    def test_another_size_is_never_skipped(self, damaged: DetectionDataset, tmp_path: Path) -> None:
+        Image.new("RGB", (5, 5)).save(tmp_path / "b.png")
+        with pytest.raises(DataError, match="annotated as 80 x 40"):
+            damaged[0, 1]
