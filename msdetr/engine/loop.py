@@ -106,7 +106,7 @@ class Trainer(Generic[BatchT]):
         self._evaluate_model = evaluate
         self._inspect_model: Inspect | None = None
         self._ema = ema
-        self._stop = StopRequest()
+        self._stop = StopRequest(is_shared=self._processes.count > 1)
         self._records = RunRecords(
             accelerator=accelerator,
             directory=run_directory,
@@ -167,6 +167,7 @@ class Trainer(Generic[BatchT]):
                     self.run_epoch()
             except StepDivergedError as error:
                 self._save_divergence(error)
+                self._processes.wait()
                 raise
         return self.state
 

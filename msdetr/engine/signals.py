@@ -38,12 +38,16 @@ class StopRequest:
     that comes later than a second after the first signal stops at once. Outside the main thread,
     where Python allows no handlers, nothing is noted.
 
+    Args:
+        is_shared: Whether a launcher watches over several processes.
+
     Attributes:
         number: The signal noted, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_shared: bool = False) -> None:
         self.number: int | None = None
+        self._is_shared = is_shared
         self._noted_at = 0.0
         self._immediate = False
         self._previous: dict[int, Any] = {}
@@ -55,8 +59,12 @@ class StopRequest:
                 self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Give the signals back to their previous handlers."""
+        if kind is not None and self._is_shared and self._previous:
+            # The launcher ends the others as soon as the first has left. They are on their way
+            # out, and what they say is the only account of what happened.
+            self._previous[signal.SIGTERM] = signal.SIG_IGN
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}

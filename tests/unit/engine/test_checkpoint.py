@@ -169,6 +169,31 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
             read(tmp_path / "last")
 
 
+def test_what_does_not_belong_there_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "last")
+    (tmp_path / "last" / ".nfs0001").touch()  # left by a network file system
+    read_all(tmp_path / "last")
+    (tmp_path / "last" / "optimizer.pkl").touch()
+    with pytest.raises(CheckpointError, match="optimizer.pkl: is no part of a checkpoint"):
+        read_info(tmp_path / "last")
+
+
+def test_reading_does_not_wait_for_a_pipe(tmp_path: Path) -> None:
+    save(tmp_path / "last")
+    (tmp_path / "last" / "training_state.pt").unlink()
+    os.mkfifo(tmp_path / "last" / "training_state.pt")
+    with pytest.raises(CheckpointError, match="training_state.pt: is not a file"):
+        read_info(tmp_path / "last")
+
+
+def test_a_file_listed_twice_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "last")
+    sums = tmp_path / "last" / "SHA256SUMS"
+    sums.write_text(sums.read_text() * 2)
+    with pytest.raises(CheckpointError, match="SHA256SUMS: is damaged: lists"):
+        read_info(tmp_path / "last")
+
+
 class Bomb:
     """Writes a file when unpickled."""
 
