@@ -60,8 +60,12 @@ def examine_images(index: CocoIndex) -> Iterator[ImageFacts]:
         return examine_image(index.images_dir, str(index.file_names[position]), (height, width))
 
     # Pillow lets other threads run while it decodes.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    try:
         yield from pool.map(examine, range(len(index)))
+    finally:
+        # Ctrl-C must not wait for all images that are left.
+        pool.shutdown(cancel_futures=True)
 
 
 def examine_image(images_dir: Path, name: str, annotated_hw: tuple[int, int]) -> ImageFacts:
