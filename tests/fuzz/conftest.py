@@ -6,12 +6,14 @@ import contextlib
 import importlib
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 from msdetr.api.checkpoints import checkpoint_info
 from msdetr.build import build_model
@@ -62,9 +64,12 @@ def ask_in_process(*arguments: str | Path) -> Answer:
 
 
 @pytest.fixture(scope="session")
-def ask() -> Callable[..., Answer]:
+def ask() -> Iterator[Callable[..., Answer]]:
     """Run a command line in this process; an exception that is no answer fails the test."""
-    return ask_in_process
+    with pytest.MonkeyPatch.context() as patch:
+        # Assembling the commands anew would take longer than most of them.
+        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
+        yield ask_in_process
 
 
 @pytest.fixture(scope="session")

@@ -18,10 +18,7 @@ from hypothesis import strategies as st
 
 from msdetr.api import evaluate
 
-NUM_STRUCTURES, NUM_TEXTS = (
-    int(__import__("os").environ.get("N", "700")),
-    int(__import__("os").environ.get("N", "300")),
-)
+NUM_STRUCTURES, NUM_TEXTS = 700, 300
 COCO = {
     "info": {"year": 2026},
     "images": [
@@ -184,10 +181,7 @@ def reader(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Reader:
     # The checkpoint does not change: building its model once is enough.
-    load = cache(evaluate.load_checkpoint)
-    monkeypatch.setattr(
-        evaluate, "load_checkpoint", lambda path, overrides=(): load(path, overrides)
-    )
+    monkeypatch.setattr(evaluate, "open_checkpoint", cache(evaluate.open_checkpoint))
     return Reader(tmp_path, images, checkpoint, ask)
 
 

@@ -54,6 +54,7 @@ def test_accepts_no_annotations(tmp_path: Path) -> None:
         ('{"images": [],\n  "annotations" []}', "line 2: not JSON: Expecting ':' delimiter"),
         ("[1, 2]", "not a COCO annotation file: expected an object .* got a list"),
         ('{"images": 3}', "3 problems"),
+        pytest.param("9" * 5000, "cannot be read as JSON .*4300 digits", id="digits"),
     ],
 )
 def test_files_that_are_not_coco(tmp_path: Path, content: str, message: str) -> None:
@@ -113,6 +114,18 @@ Change = Callable[[dict[str, Any]], object]
         (
             lambda c: c["annotations"][1].update(iscrowd=2),
             r"annotations\[1\]\.iscrowd: expected 0 or 1, got 2",
+        ),
+        (
+            lambda c: c["annotations"][1].update(iscrowd=[]),
+            r"annotations\[1\]\.iscrowd: expected 0 or 1, got \[\]",
+        ),
+        (
+            lambda c: c["images"][0].update(file_name="a\0.png"),
+            r"images\[0\]\.file_name: expected a file name, got 'a\\x00\.png'",
+        ),
+        (
+            lambda c: c["images"][0].update(file_name="\ud800"),
+            r"images\[0\]\.file_name: expected a file name, got '\\ud800'",
         ),
         (
             lambda c: c["annotations"][0].update(category_id=4),

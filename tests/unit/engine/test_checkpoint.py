@@ -174,7 +174,7 @@ def test_what_does_not_belong_there_is_refused(tmp_path: Path) -> None:
     (tmp_path / "last" / ".nfs0001").touch()  # left by a network file system
     read_all(tmp_path / "last")
     (tmp_path / "last" / "optimizer.pkl").touch()
-    with pytest.raises(CheckpointError, match="optimizer.pkl: is no part of a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"optimizer\.pkl: is no part of a checkpoint"):
         read_info(tmp_path / "last")
 
 
@@ -182,7 +182,7 @@ def test_reading_does_not_wait_for_a_pipe(tmp_path: Path) -> None:
     save(tmp_path / "last")
     (tmp_path / "last" / "training_state.pt").unlink()
     os.mkfifo(tmp_path / "last" / "training_state.pt")
-    with pytest.raises(CheckpointError, match="training_state.pt: is not a file"):
+    with pytest.raises(CheckpointError, match=r"training_state\.pt: is not a file"):
         read_info(tmp_path / "last")
 
 

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import pytest
+
+from msdetr.errors import InvalidInputError, Problem
+
+
+@pytest.mark.parametrize(
+    "text", ["a\nb", "a\rb", "a\x85b", "a\u2028b", "\x1b[2Jb", "a\0b", "\ud800b"], ids=ascii
+)
+def test_a_problem_is_one_printable_line_whatever_a_file_holds(text: str) -> None:
+    for error in (
+        InvalidInputError(text, text),
+        InvalidInputError("file", [Problem(text, text)]),
+    ):
+        assert str(error).isprintable()
+        assert str(error).endswith("b")
+    lines = str(InvalidInputError(text, [Problem(text, "x"), Problem("y", text)])).split("\n")
+    assert len(lines) == 3
+    assert all(line.isprintable() for line in lines)
+
+
+def test_printable_text_is_left_as_it_is() -> None:
+    message = str(InvalidInputError("größe.yaml", [Problem("line 1", "50 % — 'ok' 💥")]))
+    assert message == "größe.yaml: line 1: 50 % — 'ok' 💥"
