@@ -14,7 +14,7 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "train.sbatch"
 STAND_INS = {
     "srun": 'shift\nexec "$@"',
-    "scontrol": 'if [ "$1" = show ]; then printf "n7\\nn8\\n"; else echo "scontrol $*" >>"$CALLS"; fi',
+    "scontrol": '[ "$1" = show ] && printf "n7\\nn8\\n" || echo "scontrol $*" >>"$CALLS"',
     "torchrun": 'trap \'echo saved >>"$CALLS"; exit 1\' TERM\necho "torchrun $*" >>"$CALLS"\n'
     'for _ in $(seq "$TURNS"); do sleep 0.05; done\nexit "$CODE"',
 }
