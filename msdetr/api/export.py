@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from msdetr.api.checkpoints import LoadedCheckpoint
 from msdetr.api.export_data import (
     VerificationData,
@@ -161,6 +163,7 @@ def export_loaded(
     _check_static_size(loaded, settings)
     limit = detections or loaded.recipe.evaluation.detections_per_image
     images = load_verification_data(loaded, settings, data) if verified_images else None
+    Console(stderr=True).print(f"tracing the model for {output.name}", highlight=False)
     with _written_aside(output) as aside:
         _write(loaded, aside, settings, limit)
         verification = (
@@ -171,6 +174,8 @@ def export_loaded(
         passed = verification is None or verification.passed
         path = output if passed else _unverified(output)
         aside.replace(path)
+        if passed:
+            _unverified(output).unlink(missing_ok=True)
     notices = tuple(_notices(images, verification, verified_images))
     source = images.source if images else None
     size = path.stat().st_size
@@ -230,6 +235,11 @@ def _check_output(output: Path, settings: ExportSettings, *, force: bool) -> Non
         raise UsageError(
             str(output), f"expected a name ending in {suffix} for --format {settings.format}"
         )
+    folder = next(parent for parent in output.parents if parent.exists())
+    if not folder.is_dir():
+        raise UsageError(str(output), f"cannot be written: {folder} is not a directory")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(str(output), f"cannot be written: no permission to write to {folder}")
     written = (output, _unverified(output), output.with_name(REPORT_FILE))
     for path in written:
         if path.is_dir():
