@@ -402,6 +402,27 @@ class TestExport:
             export_official(load_checkpoint(run_dir), tmp_path)
         assert (tmp_path / "out.pth").read_text() == "mine"
 
+    def test_on_the_command_line(
+        self,
+        small_file: Path,
+        tmp_path: Path,
+        msdetr: Callable[..., Any],
+        refused_line: Callable[..., str],
+    ) -> None:
+        out = tmp_path / "out.pth"
+        published = ("--ckpt", small_file, "--recipe", "ddetr_300q", *SMALL_OPTIONS)
+        command = ("export", "--format", "official", *published, "--output", out)
+        line = refused_line(*command, "--precision", "fp16")
+        assert line == (
+            "error: --precision: does not go with --format official, which keeps all weights"
+        )
+        done = msdetr(*command)
+        assert (done.code, done.err) == (0, "")
+        state, written = (read_published_file(path).state for path in (small_file, out))
+        assert written.keys() == state.keys()
+        assert all(torch.equal(written[key], state[key]) for key in state)
+        assert "exists already; give another --output, or --force" in refused_line(*command)
+
     def test_written_twice_with_force(
         self, small_file: Path, tmp_path: Path, msdetr: Callable[..., Any]
     ) -> None:
