@@ -112,10 +112,10 @@ function assign(layer, settings, listed = 1) {
   const length = Math.min(Math.max(settings.k, listed), numQueries);
   const best = bestQueries(scores, numTargets, numQueries, length);
   const threshold = f32(settings.threshold);
-  const above = Uint8Array.from(candidateScore, (score) => score >= threshold);
-  const forced = new Uint8Array(numQueries);
-  for (let t = 0; t < numTargets; t++) forced[best[t * length]] = 1;
-  const positive = above.map((flag, q) => flag | forced[q]);
+  const above = new Uint8Array(numQueries);
+  for (let q = 0; q < numQueries; q++) above[q] = candidateScore[q] >= threshold;
+  const positive = above.slice();
+  for (let t = 0; t < numTargets; t++) positive[best[t * length]] = 1;
   const kept = capPositives(positive, layer.order, settings.maxPositiveFraction);
   const numPositives = new Int32Array(numTargets);
   if (numTargets) kept.forEach((flag, q) => (numPositives[candidate[q]] += flag));

@@ -40,7 +40,9 @@ function undoDifferences(values, numLayers) {
 }
 
 function toFloats(values) {
-  return Float32Array.from(values, (value) => value / STEPS);
+  const floats = new Float32Array(values.length);
+  for (let i = 0; i < values.length; i++) floats[i] = values[i] / STEPS;
+  return floats;
 }
 
 // Cuts an image's block into its parts, in the order of their names.

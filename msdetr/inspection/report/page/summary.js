@@ -6,10 +6,11 @@ const FIGURES = [
   ["Positives per target", (s) => fixed(s.mean, 2)],
   ["Targets without positives", (s) => percent(s.without / s.targets)],
   ["Mean IoU of positives", (s) => fixed(s.iou, 2)],
+  ["Mean probability of positives", (s) => fixed(s.probability, 2)],
   ["1:1 picks among the positives", (s) => percent(s.picked)],
   ["Queries serving two targets", (s) => `${s.shared}`],
   ["Images that hit the cap", (s) => percent(s.hitsCap / s.images)],
-  ["Positives that 1:1 trains as background", (s) => percent(s.background)],
+  ["Positives 1:1 trains as background", (s) => percent(s.background)],
 ];
 
 const COLUMNS = [
@@ -24,7 +25,7 @@ const COLUMNS = [
   ["lost", (s) => `${s.lost}`],
   ["cap", (s) => `${s.capped}`],
   ["Shared", (s) => `${s.shared}`],
-  ["1:1 in 1:m", (s) => percent(s.picked)],
+  ["1:1 in", (s) => percent(s.picked)],
   ["Backgr.", (s) => percent(s.background)],
   ["At cap", (s) => `${s.hitsCap}`],
   ["IoU", (s) => fixed(s.iou, 2)],
