@@ -76,8 +76,8 @@ class SweepReport:
 
 
 _TABLE_CAPTION = (
-    "without: targets without positives; capped: images that hit the cap; lost: pairs that the "
-    f"cap removes. {CAVEAT}"
+    "pos.: positives per target; none: targets without any; cap: images that hit the cap; "
+    f"lost: pairs that the cap removes. {CAVEAT}"
 )
 _SETTING = ("k", "threshold", "iou_weight")
 # Title and whether the value is a share, by column of the CSV file.
@@ -85,12 +85,12 @@ _COLUMNS = {
     "k": ("k", False),
     "threshold": ("thr.", False),
     "iou_weight": ("alpha", False),
-    "positives_per_target": ("per target", False),
-    "share_without_positives": ("without", True),
+    "positives_per_target": ("pos.", False),
+    "share_without_positives": ("none", True),
     "mean_iou": ("IoU", False),
     "mean_probability": ("prob.", False),
     "share_iou_below_0.5": ("IoU<.5", True),
-    "share_images_capped": ("capped", True),
+    "share_images_capped": ("cap", True),
     "share_pairs_lost_to_cap": ("lost", True),
 }
 
