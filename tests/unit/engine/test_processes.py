@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -21,6 +22,7 @@ from msdetr.engine.run_directory import RunDirectory
 from msdetr.errors import UsageError
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+ACCELERATE = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -50,13 +52,18 @@ def test_a_launcher_s_accumulation_does_not_divide_the_loss(
     assert weight.grad.item() == 3.0
 
 
-def test_two_processes_train_like_one(start_toy: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_two_processes_train_like_one(
+    start_toy: Start, tmp_path: Path, launcher: tuple[str, ...]
+) -> None:
     """Different sizes, dropout, two micro-batches per process, one of them without targets."""
-    pair = start_toy(tmp_path / "pair", launcher=TORCHRUN)
+    pair = start_toy(tmp_path / "pair", launcher=launcher)
     single = start_toy(tmp_path / "single")
     for process in (pair, single):
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
+    environments = (tmp_path / name / "environment.json" for name in ("pair", "single"))
+    assert [json.loads(file.read_text())["processes"] for file in environments] == [2, 1]
     expected = read_weights(RunDirectory(tmp_path / "single").last, averaged=False)
     for name, value in read_weights(RunDirectory(tmp_path / "pair").last, averaged=False).items():
         torch.testing.assert_close(value, expected[name], atol=1e-5, rtol=0.0)

@@ -132,7 +132,7 @@ def make_trainer(directory: Path, **options: Any) -> Trainer[ToyBatch]:
 
     run = RunDirectory(directory)
     if not run.holds_run and accelerator.is_main_process:
-        run.create(recipe_text="toy: true\n", environment={})
+        run.create(recipe_text="toy: true\n", environment={"processes": world})
     accelerator.wait_for_everyone()
     settings = TrainerSettings(
         epochs=options.get("epochs", 2),
