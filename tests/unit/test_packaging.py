@@ -44,7 +44,7 @@ def test_only_the_package_is_at_the_top(installed: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "place", "patterns"),
     [
-        ("msdetr", "msdetr", ("*.py", "py.typed")),
+        ("msdetr", "msdetr", ("*.py", "py.typed", "*.js", "*.css", "*.j2")),
         ("cli", "msdetr/cli", ("*.py",)),
         ("recipes", "msdetr/recipes", ("*.py", "*.yaml")),
         ("extensions", "msdetr/extensions", ("*.py", "*.cpp", "*.cu", "*.h", "*.cuh")),
