@@ -99,9 +99,9 @@ def _from_array(array: NDArray[Any], shape: tuple[int, ...], kind: str) -> Image
 
 def _to_bytes(array: NDArray[Any], kind: str) -> NDArray[np.uint8]:
     if array.dtype == np.uint8:
-        return array
+        return np.asarray(array)
     if array.dtype == np.uint16:
-        return (array >> 8).astype(np.uint8)
+        return np.asarray(array >> 8, dtype=np.uint8)
     if not np.issubdtype(array.dtype, np.floating):
         raise UsageError(
             f"image {kind}", f"expected uint8, uint16 or floats from 0 to 1, got {array.dtype}"
@@ -112,4 +112,4 @@ def _to_bytes(array: NDArray[Any], kind: str) -> NDArray[np.uint8]:
         raise UsageError(
             f"image {kind}", f"expected floats from 0 to 1, got {low:.4g} to {high:.4g}"
         )
-    return np.rint(array * 255).astype(np.uint8)
+    return np.asarray(np.rint(array * 255), dtype=np.uint8)
