@@ -58,10 +58,7 @@ def create_accelerator(
         log_with="tensorboard" if tracked else None,
         project_dir=tracking_dir,
         kwargs_handlers=[
-            # Buffers differ only by statistics, which the step shares in its own way.
-            DistributedDataParallelKwargs(
-                broadcast_buffers=False, find_unused_parameters=find_unused_parameters
-            ),
+            DistributedDataParallelKwargs(find_unused_parameters=find_unused_parameters),
             InitProcessGroupKwargs(timeout=WAIT_LIMIT),
         ],
     )

@@ -22,7 +22,8 @@ from msdetr.engine.run_directory import RunDirectory
 from msdetr.errors import UsageError
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-ACCELERATE = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
+# For several processes on CPUs it wants MPI; what it starts for GPUs may choose the CPU.
+ACCELERATE = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
 
 Start = Callable[..., subprocess.Popen[str]]
 
