@@ -71,7 +71,7 @@ def measure_stability(run: Path, *, output: Path | None = None) -> StabilityRepo
     folder = output or run / "stability"
     with writing(folder):
         _write_csv(folder / FILES[0], rows)
-        figure = draw_curves(_panels(rows), "epoch")
+        figure = draw_curves(_panels(rows), "epoch", num_columns=2)
         for name in FILES[1:]:
             save_figure(figure, folder / name)
     return StabilityReport(rows, tuple(folder / name for name in FILES))
@@ -116,6 +116,11 @@ def _panels(rows: Sequence[StabilityRow]) -> list[Panel]:
             "One-to-one query changed since the epoch before",
             "share of targets (%)",
             lambda row: _percent(row.one_to_one_changed),
+        ),
+        (
+            "One-to-one box: IoU with the epoch before",
+            "mean over targets",
+            lambda row: row.one_to_one_box_iou,
         ),
         (
             "One-to-many queries: Jaccard with the epoch before",

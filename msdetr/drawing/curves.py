@@ -66,17 +66,24 @@ class Panel:
 
 
 def draw_curves(
-    panels: Sequence[Panel], x_label: str, *, line_styles: Sequence[str] = ()
+    panels: Sequence[Panel],
+    x_label: str,
+    *,
+    line_styles: Sequence[str] = (),
+    num_columns: int = 3,
 ) -> Figure:
-    """Draw plots side by side with one legend below them.
+    """Draw plots with one legend below them.
 
     Args:
-        panels: Plots, from left to right.
+        panels: Plots, row by row.
         x_label: What the positions are.
         line_styles: What solid and what dashed lines mean, said where both occur.
+        num_columns: Plots side by side at most.
     """
-    entries, columns = _legend(panels, line_styles), 2 * len(panels)
-    figure, axes = new_figure(len(panels), legend_rows=math.ceil(len(entries) / columns))
+    entries, columns = _legend(panels, line_styles), 2 * min(len(panels), num_columns)
+    figure, axes = new_figure(
+        len(panels), num_columns=num_columns, legend_rows=math.ceil(len(entries) / columns)
+    )
     for panel, plot in zip(panels, axes, strict=True):
         _draw_panel(plot, panel, x_label)
     add_legend(figure, entries, num_columns=columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -30,39 +31,43 @@ def color_of(index: int) -> str:
     return PALETTE[index % len(PALETTE)]
 
 
+# Margins are given: matplotlib's own layout takes longer than all the rest.
+_LEFT, _RIGHT, _TOP, _BOTTOM, _LEGEND_ROW = 0.85, 0.2, 0.4, 0.6, 0.22
+_GAP_X, _GAP_Y = 0.85, 0.95
+
+
 def new_figure(
-    num_panels: int, *, panel_size: tuple[float, float] = (4.4, 2.8), legend_rows: int = 0
+    num_panels: int,
+    *,
+    num_columns: int = 3,
+    panel_size: tuple[float, float] = (4.4, 2.8),
+    legend_rows: int = 0,
 ) -> tuple[Figure, list[Axes]]:
-    """Start a figure of equal panels side by side, with room for labels and a legend.
+    """Start a figure of equal panels, with room for labels and a legend.
 
     Args:
         num_panels: Panels.
+        num_columns: Panels side by side at most.
         panel_size: Width and height of one panel without its labels, in inches.
         legend_rows: Rows of the legend below the panels.
 
     Returns:
-        The figure and its panels, from left to right.
+        The figure and its panels, row by row.
     """
-    # Margins are given: matplotlib's own layout takes longer than all the rest.
-    left, right, top, bottom, gap = 0.85, 0.2, 0.4, 0.6 + 0.22 * legend_rows, 0.85
-    width = left + right + num_panels * panel_size[0] + (num_panels - 1) * gap
-    height = top + bottom + panel_size[1]
+    columns = min(num_panels, num_columns)
+    rows = math.ceil(num_panels / columns)
+    bottom = _BOTTOM + _LEGEND_ROW * legend_rows
+    width = _LEFT + _RIGHT + columns * (panel_size[0] + _GAP_X) - _GAP_X
+    height = _TOP + bottom + rows * (panel_size[1] + _GAP_Y) - _GAP_Y
     with _style():
         figure = Figure(figsize=(width, height))
-        panels = [
-            figure.add_axes(
-                (
-                    (left + index * (panel_size[0] + gap)) / width,
-                    bottom / height,
-                    panel_size[0] / width,
-                    panel_size[1] / height,
-                )
-            )
-            for index in range(num_panels)
-        ]
-    for panel in panels:
-        panel.spines[["top", "right"]].set_visible(False)
-    return figure, panels
+        for index in range(num_panels):
+            row, column = divmod(index, columns)
+            x = _LEFT + column * (panel_size[0] + _GAP_X)
+            y = bottom + (rows - 1 - row) * (panel_size[1] + _GAP_Y)
+            place = (x / width, y / height, panel_size[0] / width, panel_size[1] / height)
+            figure.add_axes(place).spines[["top", "right"]].set_visible(False)
+    return figure, figure.axes
 
 
 def add_legend(figure: Figure, entries: Sequence[Artist], *, num_columns: int) -> None:

@@ -19,7 +19,7 @@ def panel(title: str, count: int) -> Panel:
     return Panel(title=title, y_label="loss", curves=curves)
 
 
-@pytest.mark.parametrize(("panels", "runs"), [(1, 1), (2, 3), (3, 9)])
+@pytest.mark.parametrize(("panels", "runs"), [(1, 1), (2, 3), (3, 9), (4, 2)])
 def test_nothing_overlaps_or_leaves_the_figure(panels: int, runs: int, tmp_path: Path) -> None:
     figure = draw_curves([panel(f"panel {i}", runs) for i in range(panels)], "epoch")
     save_figure(figure, tmp_path / "curves.png")
