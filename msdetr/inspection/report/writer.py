@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, Template
 
 from msdetr.errors import TraceError
 from msdetr.inspection.report.payload import StoredImage, pairs_kept, store
@@ -193,13 +193,10 @@ def _image_entry(trace: MatchTrace, image: TracedImage) -> dict[str, Any]:
     }
 
 
-def _environment() -> Environment:
+def _template() -> Template:
     loader = PackageLoader("msdetr.inspection.report", "page")
-    return Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-
-
-def _template() -> Any:  # noqa: ANN401
-    return _environment().get_template("matching.html.j2")
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("matching.html.j2")
 
 
 def _source(name: str) -> str:
@@ -218,8 +215,7 @@ def _write(path: Path, context: dict[str, Any]) -> None:
     aside = path.with_name(path.name + ".new")
     stream = _template().stream(**context, scripts=_scripts(), style=_style())
     try:
-        with aside.open("w", encoding="utf-8") as file:
-            stream.dump(file)
+        stream.dump(str(aside), encoding="utf-8")
         aside.replace(path)
     except OSError as error:
         aside.unlink(missing_ok=True)

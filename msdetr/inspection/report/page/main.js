@@ -237,7 +237,7 @@ const KEYS = {
 };
 
 function onKey(event) {
-  const typing = event.target.closest("input, select, dialog");
+  const typing = event.target.closest("input:not(#layer, [type=checkbox]), select, dialog");
   if (!KEYS[event.key] || typing || event.ctrlKey || event.altKey || event.metaKey) return;
   event.preventDefault();
   KEYS[event.key]();

@@ -122,6 +122,12 @@ def generated_image(index: int, sizes: Sizes, path: Path) -> TracedImage:
 
 
 @pytest.fixture(scope="session")
+def sizes() -> type[Sizes]:
+    """How large a generated trace may be asked to be."""
+    return Sizes
+
+
+@pytest.fixture(scope="session")
 def generate(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MatchTrace]:
     """Make a trace; the first image has no target, the last one's file is missing."""
     folder = tmp_path_factory.mktemp("photos")
@@ -199,6 +205,7 @@ def open_page(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Opened]]:
         opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
         opened.page.on("dialog", lambda dialog: opened.complaints.append(dialog.message))
         opened.page.on("request", lambda request: opened.requests.append(request.url))
+        opened.page.set_default_timeout(120_000)
         opened.page.goto(path.as_uri())
         opened.settle()
         return opened

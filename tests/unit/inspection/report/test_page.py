@@ -273,6 +273,35 @@ def test_photos_of_the_list_are_made_when_they_come_into_view(
     page.wait_for_selector("#images li:last-child img")
 
 
+def test_arrow_keys_work_after_the_layer_slider_was_used(opened: Any) -> None:
+    page = opened.page
+    page.locator("#layer").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_timeout(50)
+    assert (opened.text("#file-name"), page.input_value("#layer")) == ("0002.png", str(LAST - 1))
+    page.locator("#set-k").focus()
+    page.keyboard.press("ArrowRight")
+    assert (opened.text("#value-k"), page.input_value("#layer")) == ("7", str(LAST - 1))
+
+
+@pytest.mark.slow
+def test_page_of_200_images_and_900_queries_stays_small_and_opens(
+    open_page: Open, generate: Generate, sizes: Callable[..., Any], tmp_path: Path
+) -> None:
+    trace = generate(sizes(images=200, layers=6, queries=900, targets=7, classes=5))
+    path = tmp_path / "large.html"
+    size = write_report(trace, path)
+    assert (size.num_images, size.num_left_out) == (200, 0)
+    assert size.num_bytes < 30_000_000
+    opened = open_page(path)
+    assert opened.text("#scope") == "layer 5 \N{MIDDLE DOT} 1,393 targets in 200 images"
+    opened.page.locator("#set-k").fill("2")
+    opened.settle()
+    assert opened.texts("#layer-table tbody tr td:nth-child(4)") == ["2.0"] * 6
+    assert opened.complaints == []
+
+
 def test_baseline_says_that_it_has_no_one_to_many_branch(
     open_page: Open, generate: Generate, tmp_path: Path
 ) -> None:
