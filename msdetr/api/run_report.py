@@ -118,10 +118,16 @@ def _draw_samples(directory: RunDirectory, images: EvaluationData) -> list[Sampl
     detected, targets = _by_image(predictions), _by_image(images.ground_truth["annotations"])
     present = [i for i, image_id in enumerate(images.image_ids) if targets[image_id]]
     stride = max(1, len(present) // _NUM_SAMPLES)
+    known = set(images.dataset.label_space.category_ids)
     samples = []
     for position in present[::stride][:_NUM_SAMPLES]:
         image_id = images.image_ids[position]
-        found = [entry for entry in detected[image_id] if entry["score"] >= _LOWEST_SCORE]
+        found = [
+            entry
+            for entry in detected[image_id]
+            # A label space with unused labels (coco91) can detect what has no name.
+            if entry["score"] >= _LOWEST_SCORE and entry["category_id"] in known
+        ]
         found = sorted(found, key=lambda entry: -entry["score"])[:_MOST_DETECTIONS]
         height, width = index.image_hw[position].tolist()
         image = decode_image(index.path_of(position), (height, width))
