@@ -177,7 +177,7 @@ class MatchTrace:
                 _image_from(index, entry, tensors, info)
                 for index, entry in enumerate(document["images"])
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             raise TraceError(str(path), f"is damaged: {type(error).__name__} {error}") from error
         return cls(info, images)
 
