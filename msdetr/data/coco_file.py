@@ -192,7 +192,10 @@ def column(entries: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.int64]:
 
 
 def _first_of_each_id(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return list({entry["id"]: entry for entry in reversed(entries)}.values())[::-1]
+    first: dict[int, dict[str, Any]] = {}
+    for entry in entries:
+        first.setdefault(entry["id"], entry)
+    return list(first.values())
 
 
 def _read(path: Path) -> bytes:

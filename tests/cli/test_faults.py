@@ -82,6 +82,18 @@ def assert_equal_runs(first: Path, second: Path) -> None:
     assert steps_of(first) == steps_of(second)
 
 
+@pytest.fixture(scope="module")
+def finished_run(
+    shapes_root: Path, train: Train, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, tuple[str, ...]]:
+    """A run of one epoch with data of its own, and its options."""
+    folder = tmp_path_factory.mktemp("changes")
+    shutil.copytree(shapes_root, folder / "data")
+    data = ("--set", "data.source=coco", "--set", f"data.root={folder / 'data'}")
+    assert train(folder / "run", *data, *ONE_EPOCH).code == 0
+    return folder, (*data, *ONE_EPOCH)
+
+
 class TestUnreadableImage:
     @pytest.mark.parametrize("damage", DAMAGES)
     def test_stops_the_training_with_its_name(
@@ -127,7 +139,10 @@ class TestUnreadableImage:
             assert f"step 1: skipped {gone}: the image file does not exist" in text
             assert f"step 2: skipped {cut}: cannot be read as an image" in text
         counts = [row["skipped_images"] for row in steps_of(output) if row["kind"] == "epoch"]
-        assert counts == [2, 4]
+        # Where one stood next to the other, both were skipped for the image after them.
+        numbers = sorted(int(image.stem) for image in (gone, cut))
+        per_epoch = 3 if numbers[1] - numbers[0] in {1, NUM_TRAIN - 1} else 2
+        assert counts == [per_epoch, 2 * per_epoch]
         self.interrupt_and_resume(train, resumed, skip)
         assert_equal_runs(output, resumed)
 
@@ -164,17 +179,6 @@ class TestUnreadableImage:
 
 
 class TestChangesBeforeResuming:
-    @pytest.fixture(scope="class")
-    def finished_run(
-        self, shapes_root: Path, train: Train, tmp_path_factory: pytest.TempPathFactory
-    ) -> tuple[Path, tuple[str, ...]]:
-        """A run of one epoch with data of its own, and its options."""
-        folder = tmp_path_factory.mktemp("changes")
-        shutil.copytree(shapes_root, folder / "data")
-        data = ("--set", "data.source=coco", "--set", f"data.root={folder / 'data'}")
-        assert train(folder / "run", *data, *ONE_EPOCH).code == 0
-        return folder, (*data, *ONE_EPOCH)
-
     @pytest.fixture
     def begun(
         self, finished_run: tuple[Path, tuple[str, ...]], tmp_path: Path

@@ -75,6 +75,17 @@ def poisoned(train: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
     return output
 
 
+@pytest.fixture(scope="module")
+def report(
+    poisoned: Path, msdetr: Callable[..., Any], content_of: Callable[[Path], dict[str, str]]
+) -> dict[str, Any]:
+    """What is said of the poisoned training; nothing is written."""
+    before = content_of(poisoned)
+    said = replayed(msdetr, poisoned)
+    assert content_of(poisoned) == before
+    return said
+
+
 def replayed(msdetr: Callable[..., Any], path: Path) -> dict[str, Any]:
     done = msdetr("replay", path, "--json")
     assert (done.code, done.err) == (0, ""), done.err
@@ -82,8 +93,7 @@ def replayed(msdetr: Callable[..., Any], path: Path) -> dict[str, Any]:
     return report
 
 
-def test_poisoned_weight_is_named(poisoned: Path, msdetr: Callable[..., Any]) -> None:
-    report = replayed(msdetr, poisoned)
+def test_poisoned_weight_is_named(report: dict[str, Any]) -> None:
     module, _, own = POISONED.rpartition(".")
     (bad,) = report["weights"]
     assert (bad["module"], bad["what"], bad["num_nan"]) == (module, own, 1)
@@ -98,8 +108,7 @@ def test_poisoned_weight_is_named(poisoned: Path, msdetr: Callable[..., Any]) ->
     assert [attempt["precision"] for attempt in report["attempts"]] == ["float64", "float32"]
 
 
-def test_repeated_images_are_those_of_the_step(poisoned: Path, msdetr: Callable[..., Any]) -> None:
-    report = replayed(msdetr, poisoned)
+def test_repeated_images_are_those_of_the_step(poisoned: Path, report: dict[str, Any]) -> None:
     info = json.loads((poisoned / "diverged/checkpoint.json").read_text())
     (first, *_) = info["divergence"]["micro_batches"]
     assert report["attempts"][0]["image_ids"] == first["image_ids"]
@@ -126,14 +135,6 @@ def test_words(poisoned: Path, msdetr: Callable[..., Any]) -> None:
     assert lines[2].startswith("float64: first not finite in micro-batch 0, images ")
     assert lines[3].startswith("  forward: output of decoder.layers.1.")
     assert len(lines) == 6
-
-
-def test_nothing_is_written(
-    poisoned: Path, msdetr: Callable[..., Any], content_of: Callable[[Path], dict[str, str]]
-) -> None:
-    before = content_of(poisoned)
-    replayed(msdetr, poisoned)
-    assert content_of(poisoned) == before
 
 
 def test_a_step_that_is_finite_here(

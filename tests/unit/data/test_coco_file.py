@@ -2,12 +2,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from msdetr.data.coco_file import load_annotations
+from msdetr.data.coco_file import (
+    drop_contradictions,
+    find_contradictions,
+    load_annotations,
+    parse_annotations,
+)
 from msdetr.errors import DataError
 
 
@@ -176,3 +182,41 @@ def test_reports_all_problems_of_a_stage_at_once(tmp_path: Path) -> None:
         "images[0].height",
         "categories[0].name",
     ]
+
+
+class TestContradictions:
+    @pytest.fixture
+    def contradictory(self) -> dict[str, Any]:
+        content = coco()
+        content["images"].append({**content["images"][0], "width": 99})
+        content["categories"].append({"id": 3, "name": "cat"})
+        content["annotations"] += [
+            {**content["annotations"][0], "bbox": [0, 0, 1, 1]},
+            {**content["annotations"][0], "id": 7, "image_id": 77},
+            {**content["annotations"][0], "id": 8, "category_id": 88},
+            {**content["annotations"][0], "id": 9, "category_id": 66},
+        ]
+        return content
+
+    def test_all_are_listed(self, contradictory: dict[str, Any]) -> None:
+        found = {entry.check: entry.ids for entry in find_contradictions(contradictory)}
+        assert found == {
+            "duplicate_image_id": (5,),
+            "duplicate_annotation_id": (1,),
+            "duplicate_class_id": (3,),
+            "unknown_image_id": (77,),
+            "unknown_class_id": (66, 88),
+        }
+
+    def test_what_does_not_contradict_stays(self, contradictory: dict[str, Any]) -> None:
+        kept = drop_contradictions(contradictory)
+        assert kept == coco()
+        assert find_contradictions(kept) == []
+
+    def test_parsing_leaves_them_to_the_caller(
+        self, tmp_path: Path, contradictory: dict[str, Any]
+    ) -> None:
+        file = parse_annotations(write(tmp_path, contradictory))
+        assert file.sha256 == sha256(file.path.read_bytes()).hexdigest()
+        with pytest.raises(DataError, match="5 problems"):
+            file.require_consistent()

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from msdetr.data.annotation_checks import check_classes, check_crowding
+from msdetr.data.coco import CocoIndex, read_coco
+
+
+def index_of(folder: Path, annotations: list[dict[str, Any]]) -> CocoIndex:
+    content = {
+        "images": [
+            {"id": 7, "file_name": "seven.png", "height": 20, "width": 30},
+            {"id": 2, "file_name": "two.png", "height": 100, "width": 100},
+        ],
+        "annotations": [{"id": i, "category_id": 1, **e} for i, e in enumerate(annotations)],
+        "categories": [{"id": 1, "name": "a"}],
+    }
+    (folder / "annotations.json").write_text(json.dumps(content))
+    return read_coco(folder, folder / "annotations.json")
+
+
+@pytest.mark.parametrize(
+    ("bbox", "check"),
+    [
+        ([0, 0, 30, 20], None),  # the whole image
+        ([0, 0, 31, 21], None),  # rounding
+        ([-1, -1, 5, 5], None),  # rounding
+        ([0, 0, 31.5, 20], "box_beyond"),
+        ([0, 0, 30, 21.5], "box_beyond"),
+        ([-1.5, 0, 5, 5], "box_beyond"),
+        ([30, 0, 5, 5], "box_outside"),  # touches the right border
+        ([-9, 3, 5, 5], "box_outside"),
+        ([40, 50, 0, 0], "box_without_area"),  # outside too, but of no size anywhere
+        ([3, 3, 0, 5], "box_without_area"),
+        ([3, 3, 5, -5], "box_without_area"),
+    ],
+)
+def test_boxes(tmp_path: Path, bbox: list[float], check: str | None) -> None:
+    index = index_of(tmp_path, [{"image_id": 7, "bbox": bbox}])
+    assert [finding.check for finding in index.findings] == ([] if check is None else [check])
+    assert index.num_without_area == (check in {"box_without_area", "box_outside"})
+
+
+def test_crowds_may_be_anywhere(tmp_path: Path) -> None:
+    crowd = {"image_id": 7, "bbox": [90, 90, 0, 0], "iscrowd": 1}
+    assert index_of(tmp_path, [crowd]).findings == ()
+
+
+def test_repetition_needs_the_same_image_class_and_box(tmp_path: Path) -> None:
+    first = {"image_id": 7, "bbox": [1, 2, 3, 4]}
+    others = [{**first, "image_id": 2}, {**first, "bbox": [1, 2, 3, 5]}, {**first, "iscrowd": 1}]
+    assert index_of(tmp_path, [first, *others]).findings == ()
+    (found,) = index_of(tmp_path, [first, *others, first, first]).findings
+    assert (found.check, found.count) == ("duplicate_annotation", 2)
+    assert found.examples == ("annotation 4", "annotation 5")
+
+
+def test_crowding() -> None:
+    ids, boxes = np.array([11, 12, 13, 14]), np.array([2, 3, 10, 11])
+    checks = {
+        found.check: found.examples
+        for found in check_crowding(ids, boxes, num_queries=10, max_positives=2)
+    }
+    assert checks == {
+        "more_boxes_than_queries": ("image 14",),
+        "more_boxes_than_positives": ("image 12", "image 13", "image 14"),
+    }
+    assert [f.check for f in check_crowding(ids, boxes, 10, None)] == ["more_boxes_than_queries"]
+    assert check_crowding(ids, boxes, 11, 11) == ()
+
+
+def test_classes() -> None:
+    (found,) = check_classes({"a": 0, "b": 3, "c": 0})
+    assert (found.check, found.examples) == ("class_without_boxes", ("a", "c"))
+    assert check_classes({"a": 1}) == ()
