@@ -26,6 +26,14 @@ def test_means_are_of_the_epoch_under_way() -> None:
     assert state.mean_losses() == (None, {})
 
 
+def test_skipped_images_are_counted_over_all_epochs() -> None:
+    state = RunState()
+    state.finish_step(1.0, {}, 2)
+    state.finish_epoch()
+    state.finish_step(1.0, {}, 1)
+    assert state.skipped_images == 3
+
+
 def test_best_is_the_first_of_equal_scores() -> None:
     state = RunState()
     assert [state.record_scores({"ap": ap}, "ap") for ap in (0.0, 0.2, 0.2, None, 0.1)] == [
