@@ -72,6 +72,25 @@ def test_failure_to_plot_does_not_lose_the_training(
     assert "the run is whole, but has no report: ZeroDivisionError: no ink" in done.err
 
 
+def test_detection_of_a_nameless_label_is_left_out_of_the_samples(
+    finished: tuple[Path, Any], train: Callable[..., Any], tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    file = run / "evaluation/predictions.json"
+    sure = [{**entry, "score": 0.9} for entry in json.loads(file.read_text())]
+    shown = []
+    for category_id in (sure[0]["category_id"], 999):
+        # 100 detections of an image each, of which 20 are shown.
+        file.write_text(json.dumps([{**e, "category_id": category_id} for e in sure]))
+        done = train(run, "--resume")
+        assert done.code == 0
+        assert f"report: {run / 'report.html'}" in done.err
+        html = (run / "report.html").read_text()
+        shown.append((html.count("detections (20)"), html.count("detections (0)")))
+    (all_shown, none), (rest, all_gone) = shown
+    assert all_shown == all_gone > 0 == none == rest
+
+
 def test_pictures_go_to_the_run_again_and_again(
     msdetr: Callable[..., Any], run_dir: Path, tmp_path: Path
 ) -> None:
