@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 
 import numpy as np
@@ -93,18 +93,21 @@ def verification_batches(
 ) -> Iterator[VerificationBatch]:
     """Make batches of images of different sizes, with a line of progress now and then.
 
-    Files for any size are given one image and two images in turn, so that padding and batch
-    sizes vary; others are given their batch size.
+    Files for any size are given one image, padded as in evaluation, and two images, padded as
+    little as possible, in turn, so that sizes vary; others are given their batch size.
     """
     dataset = data.dataset
     groups = _group(_spread(dataset, num_images), settings)
     collator = build_collator(loaded.recipe, loaded.model)
+    tight = replace(collator, pad_multiple=1)
     for group in show_progress(groups, len(groups), "verifying"):
         size = len(group) if settings.static_hw is None else settings.batch
         samples = [dataset[0, position] for position in group]
         samples += [samples[-1]] * (size - len(samples))
+        alone = settings.static_hw is None and size == 1
+        images = (collator if alone else tight).pad([sample.pixels for sample in samples])
         yield VerificationBatch(
-            images=_pad(collator.pad([s.pixels for s in samples]), settings.least_side),
+            images=_pad(images, settings.least_side),
             image_ids=tuple(sample.image_id for sample in samples[: len(group)]),
             original_hw=torch.tensor([sample.original_hw for sample in samples]),
         )

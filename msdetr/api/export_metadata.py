@@ -59,6 +59,7 @@ def _preprocessing(loaded: LoadedCheckpoint, settings: ExportSettings) -> dict[s
         "mean": data.mean,
         "std": data.std,
         "padding": "zeros after normalisation, at the right and bottom",
+        "pad_multiple": collator.pad_multiple if settings.static_hw is None else 1,
         "strides": collator.strides,
         "least_side": settings.least_side,
         "least_cells": collator.min_cells,
