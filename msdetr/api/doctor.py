@@ -75,10 +75,10 @@ class Diagnosis:
 
     def auto_backend(self, device_type: str) -> str | None:
         """The backend that "auto" means on a type of device; None where there is no device."""
-        tested = [t for t in self.self_tests if t.device.startswith(device_type) and t.dtype]
+        tested = [test.backend for test in self._tests_on(device_type) if test.dtype]
         if not tested:
             return None
-        return "native" if any(test.backend == "native" for test in tested) else "reference"
+        return "native" if "native" in tested else "reference"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON values; the home folder is written ``~``, no number is null."""
@@ -118,9 +118,12 @@ class Diagnosis:
         means = "no device" if auto is None else f"auto is {auto}"
         if auto == "native":
             return [status.device_type, means, f"built by {status.compiler} for {status.target}"]
-        failed = (t.problem for t in self.self_tests if t.backend == "native" and t.problem)
-        reason = status.problem or next(failed, "")
+        problems = (test.problem for test in self._tests_on(status.device_type) if test.problem)
+        reason = status.problem or next(problems, "")
         return [status.device_type, means, f"no native kernels: {_first_line(reason)}"]
+
+    def _tests_on(self, device_type: str) -> list[SelfTest]:
+        return [test for test in self.self_tests if test.device.startswith(device_type)]
 
 
 def diagnose() -> Diagnosis:

@@ -87,6 +87,21 @@ def test_a_failed_self_test_is_exit_code_1(msdetr: Msdetr, monkeypatch: pytest.M
     assert not json.loads(msdetr("doctor", "--json").out)["passed"]
 
 
+def test_a_compiler_that_fails_is_named_and_exit_code_1(
+    msdetr: Msdetr, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = SelfTest("native", "cpu", problem="g++ failed (exit 1):\nno such header")
+    right = SelfTest("reference", "cpu", "float32", 1e-7, 1e-7, 1e-5)
+    monkeypatch.setattr(workflow, "run_self_test", lambda: [broken, right])
+    done = msdetr("doctor")
+    assert done.code == 1
+    (line,) = [line for line in done.out.splitlines() if line.startswith("  cpu   auto is")]
+    assert "auto is reference" in line
+    assert "no native kernels: g++ failed (exit 1):" in line
+    (line,) = [line for line in done.out.splitlines() if line.startswith("  native  ")]
+    assert "FAILED: g++ failed (exit 1):" in line
+
+
 def test_without_a_compiler_it_says_why_and_passes(
     msdetr: Msdetr, monkeypatch: pytest.MonkeyPatch
 ) -> None:
