@@ -16,6 +16,7 @@ import importlib
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -185,15 +186,17 @@ def kill_and_resume(
     output: Path, expected: Undisturbed, chance: random.Random, *, in_write: bool
 ) -> Trial:
     """Train, kill, resume to the end, compare."""
-    pid, began = start_training(output), time.perf_counter()
-    if in_write:
-        turn = chance.randrange(len(expected.writes))
-        kill_in_write(pid, output, turn, chance.uniform(0.0, expected.writes[turn][1]))
-    else:
-        time.sleep(chance.uniform(0.0, expected.seconds))
-        os.kill(pid, signal.SIGKILL)
-    moment = time.perf_counter() - began
-    wait_for(pid)
+    moment, code = 0.0, 0
+    while code != -signal.SIGKILL:  # a training that was done before the kill does not count
+        shutil.rmtree(output, ignore_errors=True)
+        pid, began = start_training(output), time.perf_counter()
+        if in_write:
+            turn = chance.randrange(len(expected.writes))
+            kill_in_write(pid, output, turn, chance.uniform(0.0, expected.writes[turn][1]))
+        else:
+            time.sleep(chance.uniform(0.0, expected.seconds))
+            os.kill(pid, signal.SIGKILL)
+        moment, code = time.perf_counter() - began, wait_for(pid)
     found, is_torn = describe(output), is_writing(output)
     code = wait_for(start_training(output))
     content = digest_run(output) if code == 0 else {}

@@ -12,6 +12,7 @@ from msdetr.engine.run_directory import RunDirectory
 from msdetr.errors import MsdetrError
 
 _LOST_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*?)\.? *(?:It is|$)")
+_SOURCE_LINE = re.compile(r"^\[\S+:\d+\] ")
 _LOST_CONNECTION = re.compile("gloo|NCCL|Connection closed by peer|Connection reset by peer")
 
 
@@ -42,7 +43,7 @@ def explain_failure(error: Exception, num_processes: int) -> Exception:
     if num_processes > 1 and _is_lost_connection(error, text):
         return LostProcessError(
             f"lost the connection to another of the {num_processes} processes; the launcher "
-            f"names the one that failed first ({text:.120})"
+            f"names the one that failed first ({_SOURCE_LINE.sub('', text):.60})"
         )
     return error
 
