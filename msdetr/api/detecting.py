@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,6 +20,12 @@ from msdetr.model.detections import select_detections, suppress_duplicates
 from msdetr.structures import Detections, ModelOutput
 
 Results = list[dict[str, Any]]
+
+
+def merge_shares(shares: Iterable[Results]) -> Results:
+    """Put the results of several processes in the order in which one would find them."""
+    together = (result for share in shares for result in share)
+    return sorted(together, key=lambda result: int(result["image_id"]))
 
 
 @dataclass(frozen=True, kw_only=True)

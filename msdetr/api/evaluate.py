@@ -12,7 +12,7 @@ from rich.table import Table
 
 from msdetr.api.checkpoints import LoadedCheckpoint
 from msdetr.api.datasets import EvaluationData, load_evaluation_data
-from msdetr.api.detecting import DatasetDetector, DetectionSettings, Results
+from msdetr.api.detecting import DatasetDetector, DetectionSettings, Results, merge_shares
 from msdetr.api.official import open_checkpoint
 from msdetr.build import build_collator
 from msdetr.data.loading import BatchLoader
@@ -142,7 +142,7 @@ def _detect(
     # A process without images knows of no layers.
     num_layers = max(len(share) for share in shares)
     return [
-        [result for share in shares if layer < len(share) for result in share[layer]]
+        merge_shares(share[layer] for share in shares if layer < len(share))
         for layer in range(num_layers)
     ]
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from msdetr.api.checkpoints import checkpoint_info
 from msdetr.api.datasets import TrainingData
-from msdetr.api.detecting import DatasetDetector, DetectionSettings
+from msdetr.api.detecting import DatasetDetector, DetectionSettings, merge_shares
 from msdetr.api.detection_task import DetectionTask
 from msdetr.api.epoch_traces import EpochTracer
 from msdetr.build import (
@@ -154,7 +154,7 @@ class TrainingSession:
         shares = self._processes.gather(self._detector.detect(model)[0])
         if not self._processes.is_main:
             return {}
-        results = [result for share in shares for result in share]
+        results = merge_shares(shares)
         val = self.data.val
         metrics = evaluate_boxes(val.ground_truth, results, image_ids=val.image_ids)
         folder = self._directory.evaluation

@@ -58,11 +58,13 @@ def test_evaluation_gives_the_same_numbers(trained: Path, run: Run, tmp_path: Pa
     checkpoint = trained / "1" / "checkpoints" / "last"
     words = ("eval", "--ckpt", checkpoint, "--device", "cpu", "--output")
     run(*((count, [*words, tmp_path / str(count)]) for count in (1, 2, 4)))
+    counts = ("1", "2", "4")
     for name in ("metrics.json", "predictions.json"):
-        expected, *others = (
-            json.loads((tmp_path / count / name).read_text()) for count in ("1", "2", "4")
-        )
+        expected, *others = (json.loads((tmp_path / n / name).read_text()) for n in counts)
         assert expected
+        if name == "metrics.json":
+            environments = [each["setting"].pop("environment") for each in (expected, *others)]
+            assert [each["processes"] for each in environments] == [1, 2, 4]
         assert others == [expected] * 2
 
 
