@@ -64,7 +64,7 @@ FIELDS = {
 }
 # Rows differ in these: they tell how fast the machine was.
 TIMING = ("images_per_second", "memory_mib")
-POLL_SECONDS = 0.0002
+POLL_SECONDS = 0.001
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,10 @@ def digest_run(output: Path) -> dict[str, str]:
 
 def is_writing(output: Path) -> bool:
     """Whether a checkpoint is being written or replaced."""
-    return any(p.suffix in (".new", ".old") for p in (output / "checkpoints").glob("*"))
+    try:
+        return any(p.suffix in (".new", ".old") for p in (output / "checkpoints").iterdir())
+    except FileNotFoundError:
+        return False
 
 
 def run_undisturbed(output: Path) -> Undisturbed:
