@@ -185,7 +185,7 @@ def test_metadata_tells_all_that_a_consumer_needs(onnx_file: Path, run_dir: Path
 def test_half_precision_halves_the_weights(
     exported: Callable[..., tuple[Path, Any]], onnx_file: Path
 ) -> None:
-    path, done = exported("--precision", "fp16")
+    path, done = exported("--precision", "fp16", "--static", "96x128", "--verify", "2")
     report = json.loads((path.parent / "export_report.json").read_text())
     assert done.code == 0, (done.err, report)
     model = onnx.load(path)
