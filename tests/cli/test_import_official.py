@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 from torchvision.models import resnet50
 
+from msdetr import Detector
 from msdetr.api.checkpoints import load_checkpoint
 from msdetr.api.official import export_official, load_official
 from msdetr.build import build_model
 from msdetr.engine.checkpoint import read_info, read_weights
-from msdetr.errors import CheckpointError
+from msdetr.errors import CheckpointError, UsageError
 from msdetr.interop.official import published_names, to_published
 from msdetr.interop.published_file import read_published_file, write_published_file
 from msdetr.recipe import load_recipe
@@ -422,6 +423,19 @@ class TestExport:
         assert written.keys() == state.keys()
         assert all(torch.equal(written[key], state[key]) for key in state)
         assert "exists already; give another --output, or --force" in refused_line(*command)
+
+    def test_from_python(self, small_file: Path, tmp_path: Path) -> None:
+        detector = Detector.from_checkpoint(
+            small_file, recipe="ddetr_300q", overrides=SMALL_OVERRIDES, device="cpu"
+        )
+        assert detector.class_names[1] == "person"
+        detector.export_official(tmp_path / "out.pth")
+        state, written = (
+            read_published_file(path).state for path in (small_file, tmp_path / "out.pth")
+        )
+        assert all(torch.equal(written[key], state[key]) for key in state)
+        with pytest.raises(UsageError, match="exists already"):
+            detector.export_official(tmp_path / "out.pth")
 
     def test_written_twice_with_force(
         self, small_file: Path, tmp_path: Path, msdetr: Callable[..., Any]
