@@ -98,7 +98,7 @@ def two_agents(
         for rank in ("0", "1")
     ]
     try:
-        said = [agent.communicate(timeout=600) for agent in agents]
+        said = [agent.communicate(timeout=1200) for agent in agents]
     finally:
         for agent in agents:
             agent.kill()
