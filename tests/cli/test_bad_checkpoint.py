@@ -134,4 +134,4 @@ class TestCheckpoint:
         file = tmp_path / "published.pth"
         torch.save({"model": {"a": torch.zeros(1000)}}, file)
         file.write_bytes(file.read_bytes()[:1000])
-        assert f"{file}: damaged" in refused_training("--init-from", file)
+        assert f"{file}: refused: damaged" in refused_training("--init-from", file)
