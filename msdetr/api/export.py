@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -238,8 +239,12 @@ def _check_output(output: Path, settings: ExportSettings, *, force: bool) -> Non
     folder = next(parent for parent in output.parents if parent.exists())
     if not folder.is_dir():
         raise UsageError(str(output), f"cannot be written: {folder} is not a directory")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(str(output), f"cannot be written: no permission to write to {folder}")
+    try:
+        # Permissions alone do not tell: a file system may be read-only, or full.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(str(output), f"cannot be written: {error.strerror or error}") from error
     written = (output, _unverified(output), output.with_name(REPORT_FILE))
     for path in written:
         if path.is_dir():

@@ -40,6 +40,12 @@ def explain_failure(error: Exception, num_processes: int) -> Exception:
             f"a data worker (process {worker[1]}) {worker[2]}; if the machine ran out of memory, "
             "continue with a smaller data.num_workers"
         )
+    # A worker that dies while it hands over a batch closes the connection first.
+    if isinstance(error, EOFError) or (num_processes == 1 and isinstance(error, ConnectionError)):
+        return DataWorkerError(
+            "a data worker died while it handed over a batch; if the machine ran out of memory, "
+            "continue with a smaller data.num_workers"
+        )
     if num_processes > 1 and _is_lost_connection(error, text):
         return LostProcessError(
             f"lost the connection to another of the {num_processes} processes; the launcher "
