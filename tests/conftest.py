@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+# Workers share the cores: threads of their own would only wait for each other. Before torch is
+# imported, and inherited by the processes that tests start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

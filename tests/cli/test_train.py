@@ -275,8 +275,10 @@ class TestOptions:
 
     @pytest.mark.slow
     def test_embedded_default_learns_eight_images_by_heart(
-        self, tmp_path: Path, msdetr: Train
+        self, tmp_path: Path, msdetr: Train, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        # Half of the steps are enough, and what the continuous integration has time for.
+        monkeypatch.setattr("msdetr.api.overfit.OVERFIT_STEPS", 250)
         data = "data.shapes={num_train: 8, num_val: 4}"
         output = tmp_path / "run"
         done = msdetr(
