@@ -10,7 +10,7 @@ import typer
 
 from msdetr.errors import UsageError
 
-from .options import DeviceOption, JsonOption, examples
+from .options import DataOption, DeviceOption, JsonOption, NumImagesOption, examples
 
 EXAMPLES = examples(
     "msdetr candidates --ckpt runs/shapes_tiny --output candidates",
@@ -39,17 +39,8 @@ def candidates(
     ],
     checkpoints: CheckpointsOption = None,
     traces: TracesOption = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ROOT|IMAGES,JSON",
-            help="COCO-layout root, or image folder and annotation file.",
-            show_default="the recipe's validation split",
-        ),
-    ] = None,
-    num_images: Annotated[
-        int, typer.Option(min=1, metavar="N", help="The first N images, by id.")
-    ] = 200,
+    data: DataOption = None,
+    num_images: NumImagesOption = 200,
     image_ids: Annotated[
         str | None,
         typer.Option(metavar="IDS", help="These images instead, as in 139,285."),

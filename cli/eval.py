@@ -10,6 +10,7 @@ import typer
 
 from .options import (
     CheckpointOption,
+    DataOption,
     DeviceOption,
     JsonOption,
     OverridesOption,
@@ -28,14 +29,7 @@ def evaluate(
     *,
     checkpoint: CheckpointOption,
     recipe: PublishedRecipeOption = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ROOT|IMAGES,JSON",
-            help="COCO-layout root, or image folder and annotation file.",
-            show_default="the recipe's validation split",
-        ),
-    ] = None,
+    data: DataOption = None,
     output: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Write metrics.json and predictions.json there."),

@@ -10,7 +10,15 @@ import typer
 
 from msdetr.errors import UsageError
 
-from .options import DeviceOption, JsonOption, OverridesOption, PublishedRecipeOption, examples
+from .options import (
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    NumImagesOption,
+    OverridesOption,
+    PublishedRecipeOption,
+    examples,
+)
 
 EXAMPLES = examples(
     "msdetr inspect-matching --ckpt runs/shapes_tiny --num-images 20 --output matching",
@@ -48,17 +56,8 @@ def inspect_matching(
         ),
     ] = None,
     recipe: PublishedRecipeOption = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ROOT|IMAGES,JSON",
-            help="COCO-layout root, or image folder and annotation file.",
-            show_default="the recipe's validation split",
-        ),
-    ] = None,
-    num_images: Annotated[
-        int, typer.Option(min=1, metavar="N", help="The first N images, by id.")
-    ] = 200,
+    data: DataOption = None,
+    num_images: NumImagesOption = 200,
     image_ids: Annotated[
         str | None,
         typer.Option(

@@ -39,6 +39,19 @@ PublishedRecipeOption = Annotated[
     ),
 ]
 
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ROOT|IMAGES,JSON",
+        help="COCO-layout root, or image folder and annotation file.",
+        show_default="the recipe's validation split",
+    ),
+]
+
+NumImagesOption = Annotated[
+    int, typer.Option(min=1, metavar="N", help="The first N images, by id.")
+]
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
