@@ -40,38 +40,45 @@ Points<T> describe_points(const Sizes& sizes, at::IntArrayRef level_sizes) {
   return points;
 }
 
+// Lanes of the vectors for one head: a register's, or half of them where that holds all channels.
+template <typename T>
+int64_t vector_lanes(int64_t channels) {
+  constexpr int64_t kLanes = kVectorBytes / sizeof(T);
+  return channels <= kLanes / 2 ? kLanes / 2 : kLanes;
+}
+
 // Channels of one head, padded to whole vectors.
 template <typename T>
 int64_t padded_channels(int64_t channels) {
-  const int64_t lanes = sizeof(T) == 8 || channels <= 8 ? 8 : 16;
+  const int64_t lanes = vector_lanes<T>(channels);
   return (channels + lanes - 1) / lanes * lanes;
+}
+
+// Calls run(integral_constant lanes, integral_constant blocks, first channel) for up to Blocks
+// vectors of Lanes channels and returns how many channels these are.
+template <int Lanes, int Blocks, typename Run>
+int64_t run_group(int64_t first, int64_t padded, const Run& run) {
+  if constexpr (Blocks > 1) {
+    if (padded - first < Blocks * Lanes) {
+      return run_group<Lanes, Blocks - 1>(first, padded, run);
+    }
+  }
+  run(std::integral_constant<int, Lanes>(), std::integral_constant<int, Blocks>(), first);
+  return Blocks * Lanes;
 }
 
 // Calls run(integral_constant lanes, integral_constant blocks, first channel) for groups of
 // channels that cover `padded`.
 template <typename T, typename Run>
 void for_channel_groups(int64_t padded, const Run& run) {
-  const auto group = [&](auto lanes, int64_t first) -> int64_t {
-    const int64_t blocks = (padded - first) / decltype(lanes)::value;
-    if (blocks >= 4) {
-      run(lanes, std::integral_constant<int, 4>(), first);
-      return 4 * decltype(lanes)::value;
-    }
-    if (blocks >= 2) {
-      run(lanes, std::integral_constant<int, 2>(), first);
-      return 2 * decltype(lanes)::value;
-    }
-    run(lanes, std::integral_constant<int, 1>(), first);
-    return decltype(lanes)::value;
-  };
+  constexpr int kLanes = kVectorBytes / sizeof(T);
+  constexpr int kMostBlocks = 4;  // sums that fit into registers
+  if (padded < kLanes) {
+    run_group<kLanes / 2, 1>(0, padded, run);
+    return;
+  }
   for (int64_t first = 0; first < padded;) {
-    if constexpr (sizeof(T) == 8) {
-      first += group(std::integral_constant<int, 8>(), first);
-    } else if (padded == 8) {
-      first += group(std::integral_constant<int, 8>(), first);
-    } else {
-      first += group(std::integral_constant<int, 16>(), first);
-    }
+    first += run_group<kLanes, kMostBlocks>(first, padded, run);
   }
 }
 

@@ -8,6 +8,16 @@
 
 namespace msdetr {
 
+// Bytes of the vector registers that the build targets. The compiler splits wider vectors, but
+// keeps arrays of split ones in memory instead of registers, which takes several times as long.
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
 template <typename T, int Lanes>
 struct VectorOf {
   typedef T type __attribute__((vector_size(Lanes * sizeof(T))));
