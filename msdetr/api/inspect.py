@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import file_digest
 from pathlib import Path
 
 import torch
@@ -25,6 +24,7 @@ from msdetr.data.coco import CocoIndex
 from msdetr.data.loading import BatchLoader
 from msdetr.data.sampling import eval_batches
 from msdetr.data.seeding import seeded_generator
+from msdetr.digests import digest_file
 from msdetr.engine.checkpoint import EMA_FILE, MODEL_FILE, has_averaged_weights
 from msdetr.engine.processes import create_accelerator
 from msdetr.engine.seeding import seed_torch
@@ -120,10 +120,12 @@ def trace_checkpoint(
 def origin_of(loaded: LoadedCheckpoint) -> TraceOrigin:
     """Say where the weights of a loaded checkpoint come from."""
     if loaded.path.is_file():
-        return TraceOrigin(str(loaded.path), _digest(loaded.path), "trained")
+        return TraceOrigin(str(loaded.path), digest_file(loaded.path), "trained")
     averaged = has_averaged_weights(loaded.path)
     weights = loaded.path / (EMA_FILE if averaged else MODEL_FILE)
-    return TraceOrigin(str(loaded.path), _digest(weights), "averaged" if averaged else "trained")
+    return TraceOrigin(
+        str(loaded.path), digest_file(weights), "averaged" if averaged else "trained"
+    )
 
 
 def trace_untrained(
@@ -264,7 +266,7 @@ def _info(
         weights=origin.weights,
         recipe=recipe_to_dict(recipe),
         annotations_file=str(file.absolute()),
-        annotations_sha256=_digest(file),
+        annotations_sha256=digest_file(file),
         category_names=labels.names_by_label,
         category_ids=labels.category_id_by_label,
         one_to_one=recorder.hungarian,
@@ -280,8 +282,3 @@ def _info(
 def _loss_weights(rule: BranchRule) -> tuple[float, float, float]:
     weights = rule.weights
     return weights.class_weight, weights.box_weight, weights.giou_weight
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()

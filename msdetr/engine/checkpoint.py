@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from msdetr.digests import SUMS_FILE, digest_file, list_sums, refuse_unlisted, require_version
 from msdetr.errors import CheckpointError, MsdetrError
 
 FORMAT_VERSION = 1
@@ -30,7 +31,6 @@ INFO_FILE = "checkpoint.json"
 MODEL_FILE = "model.safetensors"
 EMA_FILE = "ema.safetensors"
 STATE_FILE = "training_state.pt"
-SUMS_FILE = "SHA256SUMS"
 
 _KNOWN_FILES = {INFO_FILE, MODEL_FILE, EMA_FILE, STATE_FILE}
 
@@ -122,16 +122,7 @@ def read_info(checkpoint: Path) -> dict[str, Any]:
         document = json.loads(content)
     except ValueError as error:
         raise CheckpointError(str(checkpoint / INFO_FILE), f"is not JSON: {error}") from error
-    version = document.get("format_version") if isinstance(document, dict) else None
-    if not isinstance(version, int) or version < 1:
-        raise CheckpointError(str(checkpoint / INFO_FILE), "has no valid format_version")
-    if version > FORMAT_VERSION:
-        raise CheckpointError(
-            str(checkpoint),
-            f"has format version {version}, but this release reads up to {FORMAT_VERSION}; "
-            "update the package",
-        )
-    return dict(document)
+    return require_version(document, checkpoint / INFO_FILE, FORMAT_VERSION, CheckpointError)
 
 
 def read_weights(checkpoint: Path, *, averaged: bool = True) -> dict[str, Tensor]:
@@ -195,8 +186,8 @@ def _verify(checkpoint: Path) -> None:
             raise CheckpointError(str(checkpoint / SUMS_FILE), f"is damaged: lists {name!r:.40}")
     present = {entry.name for entry in entries} - {SUMS_FILE}
     for name in sorted({*names, *present, INFO_FILE, MODEL_FILE}):
-        with _reading(checkpoint), (checkpoint / name).open("rb") as file:
-            _compare(checkpoint / name, file_digest(file, "sha256").hexdigest())
+        with _reading(checkpoint):
+            refuse_unlisted(checkpoint / name, digest_file(checkpoint / name), CheckpointError)
 
 
 def _refuse_strangers(entries: Sequence[Path]) -> None:
@@ -210,16 +201,8 @@ def _refuse_strangers(entries: Sequence[Path]) -> None:
 def _read(checkpoint: Path, name: str) -> bytes:
     with _reading(checkpoint):
         content = (checkpoint / name).read_bytes()
-        _compare(checkpoint / name, sha256(content).hexdigest())
+        refuse_unlisted(checkpoint / name, sha256(content).hexdigest(), CheckpointError)
     return content
-
-
-def _compare(path: Path, digest: str) -> None:
-    sums = path.with_name(SUMS_FILE).read_bytes()
-    if f"{digest}  {path.name}\n".encode() not in sums:
-        raise CheckpointError(
-            str(path), f"is damaged: it is not what {SUMS_FILE} says (truncated or changed?)"
-        )
 
 
 @contextmanager
@@ -239,8 +222,7 @@ def _write_and_replace(directory: Path, files: Mapping[str, bytes]) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir()
-        sums = [f"{sha256(content).hexdigest()}  {name}\n" for name, content in files.items()]
-        for name, content in {**files, SUMS_FILE: "".join(sums).encode()}.items():
+        for name, content in {**files, SUMS_FILE: list_sums(files)}.items():
             _write_flushed(aside / name, content)
         _flush_directory(aside)
     except OSError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from msdetr.digests import SUMS_FILE, digest_file, list_sums, refuse_unlisted, require_version
 from msdetr.errors import TraceError
 
 DOCUMENT = "trace.json"
 TENSORS = "trace.safetensors"
-SUMS = "SHA256SUMS"
 
 
 def write_files(
@@ -39,10 +38,10 @@ def write_files(
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        (aside / DOCUMENT).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
-        (aside / TENSORS).write_bytes(save(dict(tensors)))
-        sums = [f"{_digest(aside / name)}  {name}\n" for name in (DOCUMENT, TENSORS)]
-        (aside / SUMS).write_text("".join(sums))
+        text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+        files = {DOCUMENT: text.encode(), TENSORS: save(dict(tensors))}
+        for name, content in {**files, SUMS_FILE: list_sums(files)}.items():
+            (aside / name).write_bytes(content)
         shutil.rmtree(directory, ignore_errors=True)
         aside.rename(directory)
     except (OSError, SafetensorError) as error:
@@ -67,31 +66,10 @@ def read_files(path: Path, format_version: int) -> tuple[dict[str, Any], dict[st
     if not (directory / DOCUMENT).is_file():
         raise TraceError(str(path), f"is no match trace (expected a folder with {DOCUMENT} in it)")
     try:
-        sums = (directory / SUMS).read_text(errors="replace")
         for name in (DOCUMENT, TENSORS):
-            if f"{_digest(directory / name)}  {name}" not in sums.splitlines():
-                raise TraceError(
-                    str(directory / name), f"is damaged: it is not what {SUMS} says (truncated?)"
-                )
-        document = json.loads((directory / DOCUMENT).read_bytes())
-        _check_version(directory, document, format_version)
+            refuse_unlisted(directory / name, digest_file(directory / name), TraceError)
+        parsed = json.loads((directory / DOCUMENT).read_bytes())
+        document = require_version(parsed, directory / DOCUMENT, format_version, TraceError)
         return document, load_file(directory / TENSORS)
     except (OSError, ValueError, SafetensorError) as error:
         raise TraceError(str(directory), f"is damaged or incomplete: {error}") from error
-
-
-def _check_version(directory: Path, document: object, newest: int) -> None:
-    version = document.get("format_version") if isinstance(document, dict) else None
-    if not isinstance(version, int) or version < 1:
-        raise TraceError(str(directory / DOCUMENT), "has no valid format_version")
-    if version > newest:
-        raise TraceError(
-            str(directory),
-            f"has format version {version}, but this release reads up to {newest}; "
-            "update the package",
-        )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()

@@ -7,13 +7,13 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from msdetr.digests import digest_file
 from msdetr.errors import CheckpointError, MsdetrError, VerificationError
 
 
@@ -47,9 +47,7 @@ def read_published_file(path: Path) -> PublishedFile:
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(map(_is_entry, state.items())):
         raise CheckpointError(str(path), "expected a state dict, or a dict with one under 'model'")
-    with path.open("rb") as file:
-        digest = file_digest(file, "sha256").hexdigest()
-    return PublishedFile(dict(state), _arguments(content.get("args")), digest)
+    return PublishedFile(dict(state), _arguments(content.get("args")), digest_file(path))
 
 
 def write_published_file(path: Path, state: Mapping[str, Tensor]) -> None:

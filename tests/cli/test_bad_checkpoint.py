@@ -6,11 +6,12 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
+
+from msdetr.digests import SUMS_FILE, list_sums
 
 Refuse = Callable[..., list[str]]
 
@@ -32,9 +33,8 @@ class TestCheckpoint:
 
     def sign(self, checkpoint: Path) -> None:
         """Make SHA256SUMS agree with the files as they are."""
-        files = [p for p in sorted(checkpoint.iterdir()) if p.name != "SHA256SUMS"]
-        lines = [f"{sha256(p.read_bytes()).hexdigest()}  {p.name}\n" for p in files]
-        (checkpoint / "SHA256SUMS").write_text("".join(lines))
+        files = {p.name: p.read_bytes() for p in checkpoint.iterdir() if p.name != SUMS_FILE}
+        (checkpoint / SUMS_FILE).write_bytes(list_sums(files))
 
     def test_none_there(self, tmp_path: Path, refused_line: Callable[..., str]) -> None:
         nothing, empty = tmp_path / "nothing", tmp_path / "empty"

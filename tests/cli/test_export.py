@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import torch
 from msdetr.api import export as exporting
 from msdetr.api.checkpoints import load_checkpoint
 from msdetr.api.detector import Detector
+from msdetr.digests import SUMS_FILE, list_sums
 from msdetr.engine.checkpoint import FORMAT_VERSION
 from msdetr.export import DetectionProgram
 from msdetr.export.onnx_file import open_session
@@ -297,13 +297,8 @@ class TestRefused:
         info = json.loads((copied / "checkpoint.json").read_text())
         info["format_version"] = FORMAT_VERSION + 1
         (copied / "checkpoint.json").write_text(json.dumps(info))
-        (copied / "SHA256SUMS").write_text(
-            "".join(
-                f"{sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
-                for path in copied.iterdir()
-                if path.name != "SHA256SUMS"
-            )
-        )
+        files = {p.name: p.read_bytes() for p in copied.iterdir() if p.name != SUMS_FILE}
+        (copied / SUMS_FILE).write_bytes(list_sums(files))
         line = refused_line("export", "--ckpt", copied, "--output", output)
         assert line == (
             f"error: {copied}: has format version {FORMAT_VERSION + 1}, but this release reads up "

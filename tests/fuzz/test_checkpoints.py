@@ -9,22 +9,21 @@ import pickle
 import random
 import shutil
 from collections.abc import Callable, Iterator
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from msdetr.digests import SUMS_FILE, list_sums
 from msdetr.engine.checkpoint import read_info, read_training_state, read_weights
 from msdetr.errors import CheckpointError
 
 NUM_MUTATIONS = 200
 FILES = (
     *("checkpoint.json", "model.safetensors", "ema.safetensors", "training_state.pt"),
-    "SHA256SUMS",
+    SUMS_FILE,
 )
-SUMS = "SHA256SUMS"
 
 
 class Calls:
@@ -62,9 +61,8 @@ def as_pickle(value: object, form: str) -> bytes:
 
 def sign(checkpoint: Path) -> None:
     """Make SHA256SUMS agree with the files as they are."""
-    files = [checkpoint / name for name in FILES if name != SUMS]
-    lines = [f"{sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
-    (checkpoint / SUMS).write_text("".join(lines))
+    files = {name: (checkpoint / name).read_bytes() for name in FILES if name != SUMS_FILE}
+    (checkpoint / SUMS_FILE).write_bytes(list_sums(files))
 
 
 class Mutator:
@@ -150,7 +148,7 @@ class Mutator:
         file.symlink_to(self.random.choice(["nowhere", self.other_than(file).name, "/dev/null"]))
 
     def edit_sums(self, file: Path) -> None:
-        sums = file.with_name(SUMS)
+        sums = file.with_name(SUMS_FILE)
         lines = sums.read_text().splitlines()
         at = self.random.randrange(len(lines))
         digest, name = lines[at].split("  ")

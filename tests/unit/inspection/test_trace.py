@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -13,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from msdetr.digests import SUMS_FILE, list_sums
 from msdetr.errors import TraceError
 from msdetr.inspection.trace import MatchTrace, TracedImage
 
@@ -29,8 +29,7 @@ def tensors_of(image: TracedImage) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def write_sums(folder: Path) -> None:
-    sums = [f"{hashlib.sha256((folder / n).read_bytes()).hexdigest()}  {n}\n" for n in FILES]
-    (folder / "SHA256SUMS").write_text("".join(sums))
+    (folder / SUMS_FILE).write_bytes(list_sums({n: (folder / n).read_bytes() for n in FILES}))
 
 
 @pytest.fixture
