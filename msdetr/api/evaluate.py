@@ -14,6 +14,7 @@ from msdetr.api.checkpoints import LoadedCheckpoint
 from msdetr.api.datasets import EvaluationData, load_evaluation_data
 from msdetr.api.detecting import DatasetDetector, DetectionSettings, Results, merge_shares
 from msdetr.api.official import open_checkpoint
+from msdetr.api.output import check_output, writing
 from msdetr.build import build_collator
 from msdetr.data.loading import BatchLoader
 from msdetr.engine.environment import collect_environment
@@ -24,6 +25,8 @@ from msdetr.evaluation.metrics import CocoMetrics
 from msdetr.evaluation.results import read_results, write_results
 from msdetr.ops import default_backend
 from msdetr.recipe import recipe_to_dict
+
+_FILES = ("metrics.json", "predictions.json")
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ def evaluate(
     """
     if per_layer and from_predictions is not None:
         raise UsageError("--per-layer", "needs the model; it cannot go with --from-predictions")
-    _check_output(output)
+    if output is not None:
+        check_output(output, _FILES)
     loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides)
     images = load_evaluation_data(loaded.recipe, loaded.label_space, data)
     if from_predictions is not None:
@@ -166,25 +170,7 @@ def _setting(
     }
 
 
-_FILES = ("metrics.json", "predictions.json")
-
-
-def _check_output(output: Path | None) -> None:
-    if output is None:
-        return
-    if output.exists() and not output.is_dir():
-        raise UsageError(str(output), "is a file; --output needs a directory")
-    present = [name for name in _FILES if (output / name).exists()]
-    if present:
-        raise UsageError(
-            str(output), f"holds {' and '.join(present)} already; give another --output"
-        )
-
-
 def _write(output: Path, report: EvaluationReport, results: Results) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
+    with writing(output):
         (output / _FILES[0]).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
         write_results(output / _FILES[1], results)
-    except OSError as error:
-        raise UsageError(str(output), f"cannot be written: {error.strerror}") from error
