@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msdetr.api.checkpoints import load_checkpoint
+from msdetr.api.dataset_detector import DatasetDetector, DetectionSettings, Results
 from msdetr.api.datasets import EvaluationData, find_index, load_evaluation_data
-from msdetr.api.detecting import DatasetDetector, DetectionSettings, Results
-from msdetr.api.inspect import ProbeSet, TraceOrigin, trace_model
+from msdetr.api.tracing import ProbeSet, TraceOrigin, trace_model
 from msdetr.build import build_collator, build_label_space, build_model
 from msdetr.data.dataset import DetectionDataset
 from msdetr.data.loading import BatchLoader

@@ -90,9 +90,9 @@ def inspect_matching(
     """
     from rich.console import Console
 
-    from msdetr.api.inspect import ProbeSet
     from msdetr.api.inspect_matching import InspectionOptions, TraceSource
     from msdetr.api.inspect_matching import inspect_matching as run_inspection
+    from msdetr.api.tracing import ProbeSet
 
     source = TraceSource(
         checkpoint=checkpoint,

@@ -8,7 +8,7 @@ from typing import TypedDict
 from msdetr.assignment import HungarianAssigner, OneToManyAssigner, assign_together
 from msdetr.data import shapes
 from msdetr.data.batching import Collator
-from msdetr.data.coco import CocoIndex, CocoSplit, locate_split, read_coco
+from msdetr.data.coco_index import CocoIndex, CocoSplit, locate_split, read_coco
 from msdetr.data.labels import LabelSpace
 from msdetr.data.transforms import EvalTransform, TrainTransform
 from msdetr.engine.optimizer import ParameterGroup

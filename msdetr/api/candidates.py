@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.table import Table
 
-from msdetr.api.inspect import ProbeSet, trace_checkpoint
 from msdetr.api.output import check_output, writing
+from msdetr.api.tracing import ProbeSet, trace_checkpoint
 from msdetr.assignment import OneToManyAssigner
 from msdetr.data.images import decode_image
 from msdetr.drawing.figures import save_figure

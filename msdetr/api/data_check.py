@@ -12,8 +12,8 @@ from msdetr.api.datasets import TrainingData, check_names
 from msdetr.api.progress import counting, show_progress
 from msdetr.build import build_label_space, limit_split, locate_files
 from msdetr.data.annotation_checks import check_classes, check_crowding
-from msdetr.data.coco import CocoIndex, index_annotations
 from msdetr.data.coco_file import drop_contradictions, find_contradictions, parse_annotations
+from msdetr.data.coco_index import CocoIndex, index_annotations
 from msdetr.data.findings import NUM_EXAMPLES, Finding
 from msdetr.data.image_checks import ImageFacts, examine_images, find_leakage, summarise_images
 from msdetr.errors import DataError

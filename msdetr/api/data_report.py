@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
-from msdetr.data.coco import CocoIndex
+from msdetr.data.coco_index import CocoIndex
 from msdetr.data.findings import Finding
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from msdetr.api.progress import counting
 from msdetr.build import build_eval_transform, build_label_space, build_train_transform, read_split
-from msdetr.data.coco import CocoIndex, locate_split, read_coco
 from msdetr.data.coco_file import load_annotations
+from msdetr.data.coco_index import CocoIndex, locate_split, read_coco
 from msdetr.data.dataset import DetectionDataset
 from msdetr.data.labels import LabelSpace
 from msdetr.errors import DataError, Problem, UsageError

@@ -14,7 +14,7 @@ from typing import Self
 import torch
 
 from msdetr.api.checkpoints import LoadedCheckpoint, check_free
-from msdetr.api.detecting import DetectionSettings, autocast, make_detections
+from msdetr.api.dataset_detector import DetectionSettings, autocast, make_detections
 from msdetr.api.export import (
     DEFAULT_VERIFIED,
     ExportReport,

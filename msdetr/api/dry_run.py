@@ -13,7 +13,7 @@ from torch import Tensor
 from msdetr.api.datasets import load_training_data
 from msdetr.api.session import TrainingSession
 from msdetr.data.batching import Batch, grow_to_cells
-from msdetr.data.coco import CocoIndex
+from msdetr.data.coco_index import CocoIndex
 from msdetr.data.transforms import resized_hw
 from msdetr.engine.environment import MemoryGauge, available_memory_mib
 from msdetr.engine.processes import create_accelerator

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from msdetr.api.datasets import EvaluationData
-from msdetr.api.inspect import ProbeSet, TraceOrigin, trace_model
+from msdetr.api.tracing import ProbeSet, TraceOrigin, trace_model
 from msdetr.model import DetectionModel
 from msdetr.recipe import Recipe
 

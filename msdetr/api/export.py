@@ -29,8 +29,8 @@ from msdetr.build import build_collator
 from msdetr.data.batching import count_cells
 from msdetr.errors import UsageError, VerificationError
 from msdetr.export import ExportSettings, VerificationReport, build_program, verify
+from msdetr.export.agreement import THRESHOLD
 from msdetr.export.formats import SUFFIXES, file_format, missing_packages
-from msdetr.export.matching import THRESHOLD
 from msdetr.export.tracing import trace
 
 __all__ = ["ExportReport", "ExportSettings", "export_checkpoint", "export_loaded", "parse_size"]

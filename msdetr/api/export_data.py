@@ -13,12 +13,12 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from msdetr.api.checkpoints import LoadedCheckpoint
+from msdetr.api.dataset_detector import Results
 from msdetr.api.datasets import EvaluationData, load_evaluation_data
-from msdetr.api.detecting import Results
 from msdetr.api.progress import counting, show_progress
 from msdetr.build import build_collator, build_eval_transform, build_label_space
 from msdetr.data import shapes
-from msdetr.data.coco import locate_split, read_coco
+from msdetr.data.coco_index import locate_split, read_coco
 from msdetr.data.dataset import DetectionDataset
 from msdetr.data.sample import Example
 from msdetr.data.transforms import Transform

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from rich.table import Table
 
-from msdetr.api.inspect import ProbeSet, origin_of, trace_checkpoint, trace_untrained
 from msdetr.api.official import open_checkpoint
 from msdetr.api.output import check_output, writing
 from msdetr.api.progress import counting, show_progress
+from msdetr.api.tracing import ProbeSet, origin_of, trace_checkpoint, trace_untrained
 from msdetr.errors import TraceError, UsageError
+from msdetr.inspection.assignment_table import AssignmentTable, assignment_rows
 from msdetr.inspection.pictures import ImagePictures
 from msdetr.inspection.rematch import rematch
 from msdetr.inspection.report import write_report
 from msdetr.inspection.summary import MatchingSummary, SummaryBuilder
 from msdetr.inspection.summary_table import summary_table
-from msdetr.inspection.table import AssignmentTable, assignment_rows
 from msdetr.inspection.trace import MatchTrace
 from msdetr.recipe import recipe_to_dict
 

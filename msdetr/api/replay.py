@@ -20,8 +20,8 @@ from msdetr.engine.checkpoint import INFO_FILE, find_checkpoint, read_info, read
 from msdetr.engine.non_finite import NonFinite, NonFiniteWatch, find_bad_weights, find_in_norm
 from msdetr.engine.processes import create_accelerator
 from msdetr.engine.run_directory import RunDirectory
+from msdetr.engine.run_state import RunState
 from msdetr.engine.seeding import seed_torch
-from msdetr.engine.state import RunState
 from msdetr.engine.step import MicroBatchPlace
 from msdetr.engine.weights import load_weights
 from msdetr.errors import CheckpointError, VerificationError

@@ -16,7 +16,7 @@ from msdetr.api.datasets import EvaluationData
 from msdetr.api.plot import plot_runs
 from msdetr.data.images import decode_image
 from msdetr.drawing.detections import draw_detections
-from msdetr.engine.metrics import read_rows
+from msdetr.engine.metrics_file import read_rows
 from msdetr.engine.reporting import logger
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.errors import MsdetrError

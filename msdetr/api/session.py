@@ -9,8 +9,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from msdetr.api.checkpoints import checkpoint_info
+from msdetr.api.dataset_detector import DatasetDetector, DetectionSettings, merge_shares
 from msdetr.api.datasets import TrainingData
-from msdetr.api.detecting import DatasetDetector, DetectionSettings, merge_shares
 from msdetr.api.detection_task import DetectionTask
 from msdetr.api.epoch_traces import EpochTracer
 from msdetr.build import (

@@ -14,7 +14,7 @@ from msdetr.api.session import TrainingSession
 from msdetr.engine.environment import collect_environment
 from msdetr.engine.processes import create_accelerator
 from msdetr.engine.run_directory import RunDirectory
-from msdetr.engine.state import RunState
+from msdetr.engine.run_state import RunState
 from msdetr.errors import UsageError
 from msdetr.recipe import Recipe, recipe_to_yaml
 

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional
 
 from msdetr.boxes import xyxy_to_cxcywh
-from msdetr.data.coco import CocoIndex
+from msdetr.data.coco_index import CocoIndex
 from msdetr.data.images import decode_image
 from msdetr.data.labels import LabelSpace
 from msdetr.data.sample import Example, Sample

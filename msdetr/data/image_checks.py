@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from msdetr.data.coco import CocoIndex
+from msdetr.data.coco_index import CocoIndex
 from msdetr.data.findings import Finding, Severity, present
 from msdetr.data.images import decode_content, read_image_file
 from msdetr.errors import DataError, UnreadableImageError

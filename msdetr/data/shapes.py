@@ -25,7 +25,7 @@ from typing import Any
 
 from PIL import Image
 
-from msdetr.data.coco import SPLIT_FOLDERS
+from msdetr.data.coco_index import SPLIT_FOLDERS
 from msdetr.data.shapes_outlines import SHAPE_CLASSES
 from msdetr.data.shapes_scene import GENERATOR_VERSION, Scene, generate_scene
 from msdetr.errors import DataError

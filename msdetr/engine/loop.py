@@ -28,11 +28,11 @@ from msdetr.engine.processes import Processes
 from msdetr.engine.records import RunRecords
 from msdetr.engine.reporting import TrainingReporter
 from msdetr.engine.run_directory import RunDirectory
+from msdetr.engine.run_state import RunState
 from msdetr.engine.schedule import Schedule
 from msdetr.engine.seeding import seed_torch
 from msdetr.engine.settings import TrainerSettings
 from msdetr.engine.signals import StopRequest, StopSignalError
-from msdetr.engine.state import RunState
 from msdetr.engine.step import (
     BatchT,
     MicroBatchPlace,

@@ -11,10 +11,10 @@ from typing import Any
 from accelerate import Accelerator
 
 from msdetr.engine.environment import peak_memory_mib
-from msdetr.engine.metrics import append_row, rewind_rows
+from msdetr.engine.metrics_file import append_row, rewind_rows
 from msdetr.engine.reporting import StepLine, TrainingReporter, logger
 from msdetr.engine.run_directory import RunDirectory
-from msdetr.engine.state import RunState
+from msdetr.engine.run_state import RunState
 from msdetr.engine.step import StepReport
 from msdetr.errors import MsdetrError
 

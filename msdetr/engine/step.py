@@ -13,12 +13,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from msdetr.engine.batch_norm import RunningStatistics
 from msdetr.engine.ema import WeightAverage
 from msdetr.engine.optimizer import apply_lr_factor
 from msdetr.engine.processes import Processes
 from msdetr.engine.seeding import derive_seed, seed_torch
 from msdetr.engine.signals import StopRequest, StopSignalError
-from msdetr.engine.statistics import RunningStatistics
 from msdetr.errors import DivergedError
 
 _TERMS_SHOWN = 8

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msdetr.export.matching import THRESHOLD, MatchCounts, match_detections
+from msdetr.export.agreement import THRESHOLD, MatchCounts, match_detections
 from msdetr.export.runners import ExportedOutput, Runner
 from msdetr.export.settings import ExportPrecision
 from msdetr.model import DetectionModel, TwoStageQueries

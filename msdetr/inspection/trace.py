@@ -16,7 +16,7 @@ from torch import Tensor
 
 from msdetr.assignment import HungarianAssigner, OneToManyAssigner
 from msdetr.errors import TraceError
-from msdetr.inspection.storage import read_files, write_files
+from msdetr.inspection.trace_files import read_files, write_files
 
 FORMAT_VERSION = 1
 BRANCHES = ("one_to_one", "one_to_many")

@@ -13,7 +13,7 @@ import pytest
 
 from msdetr.api.detection_task import DetectionTask
 from msdetr.engine.records import RunRecords
-from msdetr.engine.state import RunState
+from msdetr.engine.run_state import RunState
 from msdetr.engine.step import MicroBatchPlace, StepLoss
 
 Train = Callable[..., Any]

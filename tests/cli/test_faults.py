@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from msdetr.data.sampling import EpochPlan
 from msdetr.engine.records import RunRecords
-from msdetr.engine.state import RunState
+from msdetr.engine.run_state import RunState
 from msdetr.engine.step import StepReport
 from msdetr.recipe import load_recipe
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from msdetr.engine.records import RunRecords
-from msdetr.engine.state import RunState
+from msdetr.engine.run_state import RunState
 from msdetr.engine.step import StepReport
 
 POISONED = "decoder.layers.1.ffn.linear1.weight"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from msdetr.engine.records import RunRecords
-from msdetr.engine.state import RunState
+from msdetr.engine.run_state import RunState
 from msdetr.engine.step import StepReport
 
 Train = Callable[..., Any]

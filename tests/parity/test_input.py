@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from msdetr.data.batching import Collator
-from msdetr.data.coco import locate_split, read_coco
+from msdetr.data.coco_index import locate_split, read_coco
 from msdetr.data.dataset import DetectionDataset
 from msdetr.data.labels import LabelSpace
 from msdetr.data.transforms import EvalTransform, resized_hw

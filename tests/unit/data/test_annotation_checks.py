@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from msdetr.data.annotation_checks import check_classes, check_crowding
-from msdetr.data.coco import CocoIndex, read_coco
+from msdetr.data.coco_index import CocoIndex, read_coco
 
 
 def index_of(folder: Path, annotations: list[dict[str, Any]]) -> CocoIndex:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from msdetr.data.coco import CocoIndex, read_coco
+from msdetr.data.coco_index import CocoIndex, read_coco
 from msdetr.data.dataset import DetectionDataset
 from msdetr.data.labels import Category, LabelSpace
 from msdetr.data.transforms import EvalTransform, TrainTransform, Transform

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from msdetr.data import shapes
-from msdetr.data.coco import locate_split, read_coco
+from msdetr.data.coco_index import locate_split, read_coco
 from msdetr.data.images import decode_image
 from msdetr.data.shapes_scene import generate_scene
 from msdetr.errors import DataError

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from msdetr.engine.checkpoint import read_info, read_training_state, read_weights
-from msdetr.engine.metrics import read_rows
+from msdetr.engine.metrics_file import read_rows
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.errors import (
     CheckpointError,

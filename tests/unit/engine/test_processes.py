@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from msdetr.engine.checkpoint import read_info, read_weights
-from msdetr.engine.metrics import read_rows
+from msdetr.engine.metrics_file import read_rows
 from msdetr.engine.processes import WAIT_LIMIT, Processes, create_accelerator
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.errors import UsageError

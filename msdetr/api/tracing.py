@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from msdetr.api.checkpoints import LoadedCheckpoint
+from msdetr.api.dataset_detector import autocast
 from msdetr.api.datasets import EvaluationData, find_index, load_evaluation_data
-from msdetr.api.detecting import autocast
 from msdetr.api.official import open_checkpoint
 from msdetr.api.progress import show_progress
 from msdetr.build import (
@@ -20,7 +20,7 @@ from msdetr.build import (
     build_model,
 )
 from msdetr.data.batching import Batch
-from msdetr.data.coco import CocoIndex
+from msdetr.data.coco_index import CocoIndex
 from msdetr.data.loading import BatchLoader
 from msdetr.data.sampling import eval_batches
 from msdetr.data.seeding import seeded_generator

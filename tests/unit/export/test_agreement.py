@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from msdetr.export.matching import MatchCounts, match_detections
+from msdetr.export.agreement import MatchCounts, match_detections
 from msdetr.structures import Detections
 
 BOXES = torch.tensor([[10.0, 10, 50, 50], [60, 60, 90, 100], [5, 70, 30, 95]])

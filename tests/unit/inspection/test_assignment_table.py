@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from msdetr.inspection.assignment_table import COLUMNS, AssignmentTable, assignment_rows
 from msdetr.inspection.rematch import rematch
-from msdetr.inspection.table import COLUMNS, AssignmentTable, assignment_rows
 
 Scene = Any
 Pairs = set[tuple[int, int, int, int]]

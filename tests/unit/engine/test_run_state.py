@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from msdetr.engine.state import RunState
+from msdetr.engine.run_state import RunState
 from msdetr.errors import CheckpointError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from msdetr.data.coco import locate_split, read_coco
+from msdetr.data.coco_index import locate_split, read_coco
 from msdetr.data.labels import Category
 from msdetr.errors import DataError
 

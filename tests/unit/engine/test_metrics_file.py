@@ -4,8 +4,8 @@ import json
 import math
 from pathlib import Path
 
-from msdetr.engine.metrics import append_row, read_rows, rewind_rows
-from msdetr.engine.state import RunState
+from msdetr.engine.metrics_file import append_row, read_rows, rewind_rows
+from msdetr.engine.run_state import RunState
 
 
 def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from msdetr.engine.batch_norm import RunningStatistics
 from msdetr.engine.processes import Processes
-from msdetr.engine.statistics import RunningStatistics
 
 
 class OneProcess:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from msdetr.engine.state import RunState
+from msdetr.engine.run_state import RunState
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
