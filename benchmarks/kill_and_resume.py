@@ -28,39 +28,25 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+import yaml
 from accelerate import Accelerator  # noqa: F401 - imported once, before the trainings are forked
 
 import msdetr.api.train  # noqa: F401
 
+TINY = Path(__file__).parents[1] / "tests" / "tiny.yaml"
 FIELDS = {
-    "model.width": 32,
-    "model.heads": 2,
-    "model.encoder_layers": 1,
-    "model.decoder_layers": 2,
-    "model.ffn_width": 32,
-    "model.num_queries": 20,
+    **yaml.safe_load(TINY.read_text()),
     "model.dropout": 0.1,
-    "model.backbone.stem_width": 8,
     "data.num_workers": 2,
     "data.shapes": "{num_train: 16, num_val: 4}",
-    "data.augmentation.train_sizes": "[64, 96]",
-    "data.augmentation.max_size": 128,
     "data.augmentation.crop_probability": 0.5,
     "data.augmentation.crop_pre_sizes": "[72, 96]",
     "data.augmentation.crop_min": 48,
     "data.augmentation.crop_max": 72,
-    "data.eval_size": 64,
-    "data.eval_max_size": 128,
     "train.lr": 5e-4,
-    "train.batch_size": 4,
-    "train.images_per_forward": 2,
     "train.epochs": 3,
     "train.keep_every_epochs": 1,
     "train.ema": "{decay: 0.9}",
-    "train.warmup_steps": 0,
-    "train.log_every_steps": 1,
-    "evaluation.every_epochs": 1,
-    "evaluation.batch_size": 2,
 }
 # Rows differ in these: they tell how fast the machine was.
 TIMING = ("images_per_second", "memory_mib")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 # Workers share the cores: threads of their own would only wait for each other. Before torch is
 # imported, and inherited by the processes that tests start.
@@ -35,6 +37,17 @@ def golden_dir() -> Path:
 def data_dir() -> Path:
     """Folder of the real data sets; skips where there is none."""
     return _shared("MSDETR_DATA", "data")
+
+
+@pytest.fixture(scope="session")
+def tiny_fields() -> Callable[..., list[str]]:
+    """Overrides ``key=value`` that make shapes_tiny tiny, with fields that change or join them."""
+    shared = yaml.safe_load((ROOT / "tests" / "tiny.yaml").read_text())
+
+    def override(fields: Mapping[str, Any] | None = None) -> list[str]:
+        return [f"{key}={value}" for key, value in {**shared, **(fields or {})}.items()]
+
+    return override
 
 
 @pytest.fixture

@@ -20,30 +20,12 @@ from msdetr.ops import default_backend, native
 
 NUM_TRAIN, NUM_VAL = 8, 4
 TINY = {
-    "model.width": 32,
-    "model.heads": 2,
-    "model.encoder_layers": 1,
-    "model.decoder_layers": 2,
-    "model.ffn_width": 32,
-    "model.num_queries": 20,
     # So that a resumed run has random numbers to repeat.
     "model.dropout": 0.1,
-    "model.backbone.stem_width": 8,
-    "data.num_workers": 0,
     "data.shapes": f"{{num_train: {NUM_TRAIN}, num_val: {NUM_VAL}}}",
-    "data.augmentation.train_sizes": "[64, 96]",
-    "data.augmentation.max_size": 128,
-    "data.eval_size": 64,
-    "data.eval_max_size": 128,
     "train.schedule": "step",
     "train.lr": 5e-4,
-    "train.batch_size": 4,
-    "train.images_per_forward": 2,
     "train.epochs": 2,
-    "train.warmup_steps": 0,
-    "train.log_every_steps": 1,
-    "evaluation.every_epochs": 1,
-    "evaluation.batch_size": 2,
 }
 
 
@@ -111,9 +93,9 @@ def msdetr() -> Msdetr:
 
 
 @pytest.fixture(scope="session")
-def tiny() -> list[str]:
+def tiny(tiny_fields: Callable[..., list[str]]) -> list[str]:
     """Options that make shapes_tiny a matter of seconds."""
-    return [text for key, value in TINY.items() for text in ("--set", f"{key}={value}")]
+    return [word for field in tiny_fields(TINY) for word in ("--set", field)]
 
 
 @pytest.fixture(scope="session")

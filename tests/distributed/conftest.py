@@ -24,24 +24,15 @@ SMALL = {
     # Group norm over single channels, as width 32 would have it, leaves biases without a gradient
     # but for rounding, which AdamW makes as large as any.
     "model.width": 64,
-    "model.heads": 2,
-    "model.encoder_layers": 1,
-    "model.decoder_layers": 2,
-    "model.ffn_width": 32,
-    "model.num_queries": 20,
     "model.dropout": 0.1,
-    "model.backbone.stem_width": 8,
     "data.source": "coco",
     "data.num_workers": 1,
     # Images of a batch differ in size, and so do batches.
     "data.augmentation.train_sizes": "[64, 80, 96]",
-    "data.augmentation.max_size": 128,
     "data.augmentation.crop_probability": 0.5,
     "data.augmentation.crop_pre_sizes": "[72, 96]",
     "data.augmentation.crop_min": 48,
     "data.augmentation.crop_max": 72,
-    "data.eval_size": 64,
-    "data.eval_max_size": 128,
     # Five positives are allowed for an image, but most queries score more than this.
     "supervision.one_to_many.threshold": 0.05,
     "train.schedule": "step",
@@ -50,11 +41,8 @@ SMALL = {
     "train.batch_size": BATCH_SIZE,
     "train.images_per_forward": IMAGES_PER_FORWARD,
     "train.epochs": 1,
-    "train.warmup_steps": 0,
     "train.ema": "{decay: 0.9}",
     "train.seed": SEED,
-    "train.log_every_steps": 1,
-    "evaluation.every_epochs": 1,
     "evaluation.batch_size": 1,
 }
 
@@ -102,10 +90,10 @@ def image_of_rank_1(data_root: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def small(data_root: Path) -> list[str]:
+def small(data_root: Path, tiny_fields: Callable[..., list[str]]) -> list[str]:
     """The words of a training, but for its output."""
-    fields = {**SMALL, "data.root": data_root}
-    words = [word for key, value in fields.items() for word in ("--set", f"{key}={value}")]
+    fields = tiny_fields({**SMALL, "data.root": data_root})
+    words = [word for field in fields for word in ("--set", field)]
     return ["train", "shapes_tiny", "--device", "cpu", *words]
 
 

@@ -22,11 +22,7 @@ from msdetr.engine.checkpoint import save_checkpoint
 from msdetr.engine.weights import unique_state
 from msdetr.recipe import load_recipe
 
-TINY = (
-    *("model.width=32", "model.heads=2", "model.ffn_width=32", "model.num_queries=8"),
-    *("model.encoder_layers=1", "model.decoder_layers=1", "model.backbone.stem_width=8"),
-    *("data.source=coco", "data.num_workers=0"),
-)
+SMALLER = {"model.decoder_layers": 1, "model.num_queries": 8, "data.source": "coco"}
 CLASSES = (Category(3, "cat"), Category(7, "dog"))
 
 _COUNT = re.compile(r"^.*: (\d+) problems$")
@@ -73,9 +69,11 @@ def ask() -> Iterator[Callable[..., Answer]]:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(
+    tmp_path_factory: pytest.TempPathFactory, tiny_fields: Callable[..., list[str]]
+) -> Path:
     """A checkpoint with every file that there can be; nobody writes to it."""
-    recipe = load_recipe("shapes_tiny", TINY)
+    recipe = load_recipe("shapes_tiny", tiny_fields(SMALLER))
     label_space = LabelSpace.contiguous(CLASSES)
     torch.manual_seed(0)
     model = build_model(recipe.model, label_space.num_classes)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,25 +15,13 @@ from msdetr.data.labels import LabelSpace
 from msdetr.errors import CheckpointError, DataError, UsageError
 from msdetr.recipe import load_recipe
 
-OVERRIDES = (
-    "model.width=32",
-    "model.heads=2",
-    "model.encoder_layers=1",
-    "model.decoder_layers=1",
-    "model.ffn_width=16",
-    "model.num_queries=10",
-    "model.backbone.stem_width=8",
-    "data.eval_size=64",
-    "data.eval_max_size=128",
-    "evaluation.batch_size=2",
-    "evaluation.detections_per_image=8",
-)
+SMALLER = {"model.num_queries": 10, "evaluation.detections_per_image": 8}
 SPACE = LabelSpace((3, 5), ("cat", "dog"), 2)
 
 
 @pytest.fixture(scope="module")
-def detector() -> Detector:
-    recipe = load_recipe("shapes_tiny", OVERRIDES)
+def detector(tiny_fields: Callable[..., list[str]]) -> Detector:
+    recipe = load_recipe("shapes_tiny", tiny_fields(SMALLER))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build_model(recipe.model, SPACE.num_classes)

@@ -12,15 +12,6 @@ from msdetr.model import DetectionModel
 from msdetr.recipe import load_recipe
 from msdetr.structures import ImageBatch
 
-TINY = (
-    "model.width=32",
-    "model.heads=2",
-    "model.encoder_layers=1",
-    "model.decoder_layers=2",
-    "model.ffn_width=32",
-    "model.num_queries=20",
-    "model.backbone.stem_width=8",
-)
 # The heads start at one probability and no offset: without noise everything would be near-tied.
 _NOISE = 0.05
 
@@ -28,13 +19,13 @@ Build = Callable[..., DetectionModel]
 
 
 @pytest.fixture
-def build_tiny() -> Build:
+def build_tiny(tiny_fields: Callable[..., list[str]]) -> Build:
     """Build a tiny model: name of a recipe of shapes, further overrides."""
 
     def build(*overrides: str, recipe: str = "shapes_tiny") -> DetectionModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = build_model(load_recipe(recipe, [*TINY, *overrides]).model, 5).eval()
+            model = build_model(load_recipe(recipe, [*tiny_fields(), *overrides]).model, 5).eval()
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter.add_(torch.randn_like(parameter), alpha=_NOISE)

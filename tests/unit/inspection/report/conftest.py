@@ -24,18 +24,11 @@ HUNGARIAN = HungarianAssigner(class_weight=2.0, l1_weight=5.0, giou_weight=2.0)
 RULE = OneToManyAssigner(
     k=6, threshold=0.4, iou_weight=0.7, class_weight=0.3, max_positive_fraction=0.25
 )
-SMALL_MODEL = {
-    "model.width": 32,
-    "model.heads": 2,
-    "model.encoder_layers": 1,
+LARGER = {
     "model.decoder_layers": 3,
-    "model.ffn_width": 32,
     "model.num_queries": 60,
-    "model.backbone.stem_width": 8,
-    "data.num_workers": 0,
     "data.eval_size": 96,
     "data.eval_max_size": 160,
-    "evaluation.batch_size": 2,
 }
 NUM_COCO_IMAGES = 6
 
@@ -146,12 +139,13 @@ def generate(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MatchTra
 
 
 @pytest.fixture(scope="session")
-def coco_trace(data_dir: Path) -> MatchTrace:
+def coco_trace(data_dir: Path, tiny_fields: Callable[..., list[str]]) -> MatchTrace:
     """An untrained small model on real images, most of them with several targets."""
-    overrides = [f"{key}={value}" for key, value in SMALL_MODEL.items()]
     probe = ProbeSet(NUM_COCO_IMAGES)
     data = str(data_dir / "coco-tiny")
-    return trace_untrained("shapes_tiny", data=data, probe=probe, device="cpu", overrides=overrides)
+    return trace_untrained(
+        "shapes_tiny", data=data, probe=probe, device="cpu", overrides=tiny_fields(LARGER)
+    )
 
 
 @pytest.fixture(scope="session")
