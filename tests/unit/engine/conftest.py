@@ -37,6 +37,15 @@ def toy() -> Any:
     return module
 
 
+@pytest.fixture(scope="module")
+def undisturbed(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """All that a toy training of four epochs is which nobody stops."""
+    directory = tmp_path_factory.mktemp("undisturbed") / "run"
+    toy.make_trainer(directory, epochs=4).fit()
+    outcome: list[Any] = toy.everything(directory)
+    return outcome
+
+
 @pytest.fixture
 def start_toy() -> Callable[..., subprocess.Popen[str]]:
     """Starts the toy training as a process; ``launcher`` goes before the script."""

@@ -1,11 +1,10 @@
-"""The loop with a tiny task: resume, accumulation, records, checkpoints, divergence."""
+"""The loop with a tiny task: accumulation, records, checkpoints, divergence."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import math
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,213 +14,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from msdetr.engine.checkpoint import read_info, read_training_state, read_weights
+from msdetr.engine.checkpoint import read_info, read_weights
 from msdetr.engine.metrics_file import read_rows
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.errors import (
-    CheckpointError,
     DataError,
     DivergedError,
-    InterruptedRunError,
     MsdetrError,
     UsageError,
 )
-
-TIMING = ("images_per_second", "memory_mib")
-
-
-def rows_of(directory: Path) -> list[dict[str, Any]]:
-    rows = read_rows(RunDirectory(directory).metrics_file)
-    return [{k: v for k, v in row.items() if k not in TIMING} for row in rows]
-
-
-def flatten(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return [entry for key in sorted(value, key=str) for entry in flatten(value[key])]
-    if isinstance(value, list | tuple):
-        return [entry for part in value for entry in flatten(part)]
-    return [value.tolist() if isinstance(value, Tensor) else value]
-
-
-def everything(directory: Path) -> list[Any]:
-    """Weights, average, optimizer, state and rows: all that a run is."""
-    last = RunDirectory(directory).last
-    return [
-        flatten(read_weights(last, averaged=False)),
-        flatten(read_weights(last, averaged=True)),
-        flatten(read_training_state(last)),
-        read_info(last),
-        rows_of(directory),
-    ]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    directory = tmp_path_factory.mktemp("undisturbed") / "run"
-    toy.make_trainer(directory, epochs=4).fit()
-    return everything(directory)
-
-
-def test_two_epochs_and_two_more_are_four(toy: Any, undisturbed: list[Any], tmp_path: Path) -> None:
-    toy.make_trainer(tmp_path, epochs=2).fit()
-    torch.manual_seed(99)
-    trainer = toy.make_trainer(tmp_path, epochs=4)
-    trainer.resume(RunDirectory(tmp_path).last)
-    trainer.fit()
-    assert everything(tmp_path) == undisturbed
-
-
-@pytest.mark.parametrize("step", [0, 1, 3, 7, 10, 19])
-def test_a_run_stopped_in_mid_epoch_goes_on_exactly(
-    toy: Any, undisturbed: list[Any], tmp_path: Path, step: int
-) -> None:
-    def loader(epoch: int, start_step: int) -> Iterator[Any]:
-        for number in range(start_step, toy.STEPS_PER_EPOCH):
-            if epoch * toy.STEPS_PER_EPOCH + number == step:
-                signal.raise_signal(signal.SIGTERM)
-            yield from (toy.make_batch(epoch, number, index) for index in range(4))
-
-    with pytest.raises(InterruptedRunError, match=f"SIGTERM after step {step} ") as caught:
-        toy.make_trainer(tmp_path, epochs=4, loader=loader).fit()
-    assert caught.value.exit_code == 143
-    trainer = toy.make_trainer(tmp_path, epochs=4)
-    trainer.resume(RunDirectory(tmp_path).last)
-    assert trainer.state.step == step
-    trainer.fit()
-    assert everything(tmp_path) == undisturbed
-
-
-@pytest.mark.parametrize("micro_batch", [0, 2, 3])
-def test_the_step_under_way_is_discarded(
-    toy: Any, undisturbed: list[Any], tmp_path: Path, micro_batch: int
-) -> None:
-    class InterruptedTask(toy.ToyTask):  # type: ignore[misc]
-        def loss(self, *args: Any, **kwargs: Any) -> Any:
-            if kwargs["place"].step == 7 and kwargs["place"].index == micro_batch:
-                signal.raise_signal(signal.SIGINT)
-            return super().loss(*args, **kwargs)
-
-    task = InterruptedTask()
-    with pytest.raises(InterruptedRunError, match="SIGINT after step 7 ") as caught:
-        toy.make_trainer(tmp_path, epochs=4, task=task).fit()
-    assert caught.value.exit_code == 130
-    assert len(task.places) == 7 * 4 + micro_batch
-    trainer = toy.make_trainer(tmp_path, epochs=4)
-    trainer.resume(RunDirectory(tmp_path).last)
-    assert trainer.state.step == 7
-    trainer.fit()
-    assert everything(tmp_path) == undisturbed
-
-
-def test_a_step_whose_update_has_begun_is_finished(
-    toy: Any, undisturbed: list[Any], tmp_path: Path
-) -> None:
-    trainer = toy.make_trainer(tmp_path, epochs=4)
-
-    def interrupt(*_: Any) -> None:
-        if trainer.state.step == 7:
-            signal.raise_signal(signal.SIGTERM)
-
-    trainer._optimizer.optimizer.register_step_pre_hook(interrupt)
-    with pytest.raises(InterruptedRunError, match="SIGTERM after step 8 "):
-        trainer.fit()
-    trainer = toy.make_trainer(tmp_path, epochs=4)
-    trainer.resume(RunDirectory(tmp_path).last)
-    trainer.fit()
-    assert everything(tmp_path) == undisturbed
-
-
-@pytest.mark.parametrize("where", ["loading", "computing"])
-def test_a_failure_in_mid_epoch_loses_nothing(
-    toy: Any, undisturbed: list[Any], tmp_path: Path, where: str
-) -> None:
-    def fail(step: int) -> None:
-        if step == 8:
-            raise DataError("cat.jpg", "is truncated")
-
-    class FailingTask(toy.ToyTask):  # type: ignore[misc]
-        def loss(self, *args: Any, **kwargs: Any) -> Any:
-            fail(kwargs["place"].step)
-            return super().loss(*args, **kwargs)
-
-    def loader(epoch: int, start_step: int) -> Iterator[Any]:
-        for number in range(start_step, toy.STEPS_PER_EPOCH):
-            fail(epoch * toy.STEPS_PER_EPOCH + number)
-            yield from (toy.make_batch(epoch, number, index) for index in range(4))
-
-    failing = {"loader": loader} if where == "loading" else {"task": FailingTask()}
-    with pytest.raises(DataError, match="is truncated"):
-        toy.make_trainer(tmp_path, epochs=4, **failing).fit()
-    assert (
-        "the state after step 8 (epoch 2) is saved" in RunDirectory(tmp_path).log_file.read_text()
-    )
-    trainer = toy.make_trainer(tmp_path, epochs=4)
-    trainer.resume(RunDirectory(tmp_path).last)
-    assert trainer.state.step == 8
-    trainer.fit()
-    assert everything(tmp_path) == undisturbed
-
-
-@pytest.mark.parametrize("step", [2, 8])
-def test_a_crash_between_checkpoints_leaves_no_trace(
-    toy: Any, undisturbed: list[Any], tmp_path: Path, step: int
-) -> None:
-    class CrashError(BaseException):
-        pass
-
-    def loader(epoch: int, start_step: int) -> Iterator[Any]:
-        for number in range(start_step, toy.STEPS_PER_EPOCH):
-            if epoch * toy.STEPS_PER_EPOCH + number == step:
-                raise CrashError
-            yield from (toy.make_batch(epoch, number, index) for index in range(4))
-
-    with pytest.raises(CrashError):
-        toy.make_trainer(tmp_path, epochs=4, loader=loader).fit()
-    assert rows_of(tmp_path)[-1]["step"] == step
-    last = RunDirectory(tmp_path).find_last()
-    assert (last is None) == (step < toy.STEPS_PER_EPOCH)
-    trainer = toy.make_trainer(tmp_path, epochs=4)
-    if last is not None:
-        trainer.resume(last)
-    trainer.fit()
-    assert everything(tmp_path) == undisturbed
-
-
-def test_a_run_killed_in_evaluation_goes_on_with_the_evaluation(
-    toy: Any, undisturbed: list[Any], tmp_path: Path
-) -> None:
-    class KilledError(Exception):
-        pass
-
-    def evaluate(model: Any) -> dict[str, float | None]:
-        if rows_of(tmp_path)[-1]["step"] == 15:
-            raise KilledError
-        scores: dict[str, float | None] = toy.evaluate(model)
-        return scores
-
-    with pytest.raises(KilledError):
-        toy.make_trainer(tmp_path, epochs=4, evaluate=evaluate).fit()
-    task = toy.ToyTask()
-    trainer = toy.make_trainer(tmp_path, epochs=4, task=task)
-    trainer.resume(RunDirectory(tmp_path).last)
-    trainer.fit()
-    assert task.places[0].step == 15
-    assert everything(tmp_path) == undisturbed
-
-
-def test_a_finished_run_stays_as_it_is(toy: Any, tmp_path: Path) -> None:
-    toy.make_trainer(tmp_path).fit()
-    before = everything(tmp_path)
-    trainer = toy.make_trainer(tmp_path)
-    trainer.resume(RunDirectory(tmp_path).last)
-    trainer.fit()
-    assert everything(tmp_path) == before
-
-
-def test_resuming_with_another_seed_is_refused(toy: Any, tmp_path: Path) -> None:
-    toy.make_trainer(tmp_path, epochs=1).fit()
-    with pytest.raises(CheckpointError, match="seed 3, not 4"):
-        toy.make_trainer(tmp_path, seed=4).resume(RunDirectory(tmp_path).last)
 
 
 def test_accumulation_changes_nothing_but_the_memory(toy: Any, tmp_path: Path) -> None:
@@ -293,7 +94,7 @@ def test_the_gradient_is_clipped(toy: Any, tmp_path: Path) -> None:
     )
     trainer.fit()
     assert norms == pytest.approx([0.01] * 5, rel=1e-4)
-    assert all(row["grad_norm"] > 0.01 for row in rows_of(tmp_path) if row["kind"] == "step")
+    assert all(row["grad_norm"] > 0.01 for row in toy.rows_of(tmp_path) if row["kind"] == "step")
 
 
 def test_rows_say_what_happened(toy: Any, tmp_path: Path) -> None:
@@ -309,7 +110,7 @@ def test_rows_say_what_happened(toy: Any, tmp_path: Path) -> None:
     assert step["loss"] == pytest.approx(
         step["terms"]["main/square"] + 0.5 * step["terms"]["extra/absolute"]
     )
-    assert all(step[key] > 0 for key in (*TIMING, "grad_norm"))
+    assert all(step[key] > 0 for key in (*toy.TIMING, "grad_norm"))
     assert epoch["loss"] == pytest.approx(sum(row["loss"] for row in rows[:5]) / 5)
     assert 0 < epoch["ap"] < 1
     assert epoch["ap_small"] is None
@@ -329,12 +130,12 @@ def test_checkpoints_of_a_run(toy: Any, tmp_path: Path) -> None:
     assert (best["scores"]["ap"], best["run_state"]["epoch"]) == (0.3, 2)
     assert last["run_state"]["best_epoch"] == 1
     assert last["recipe"] == "toy: true\n"
-    assert flatten(read_weights(run.best)) == flatten(read_weights(run.epoch_checkpoint(2)))
+    assert toy.flatten(read_weights(run.best)) == toy.flatten(read_weights(run.epoch_checkpoint(2)))
 
 
 def test_evaluation_comes_every_few_epochs_and_at_the_end(toy: Any, tmp_path: Path) -> None:
     toy.make_trainer(tmp_path, epochs=5, evaluate_every=2).fit()
-    epochs = [row for row in rows_of(tmp_path) if row["kind"] == "epoch"]
+    epochs = [row for row in toy.rows_of(tmp_path) if row["kind"] == "epoch"]
     assert ["ap" in row for row in epochs] == [False, True, False, True, True]
 
 
@@ -352,7 +153,7 @@ def test_the_average_is_what_is_evaluated(toy: Any, tmp_path: Path) -> None:
     raw = read_weights(last, averaged=False)["first.weight"]
     assert torch.equal(raw, trainer.model.first.weight)
     assert not torch.equal(raw, seen[0])
-    assert rows_of(tmp_path)[-1]["ap"] is None
+    assert toy.rows_of(tmp_path)[-1]["ap"] is None
     assert trainer.model.training
 
 
@@ -373,7 +174,7 @@ def test_divergence_names_step_images_and_terms(toy: Any, tmp_path: Path) -> Non
     trainer = toy.make_trainer(tmp_path, epochs=2, task=toy.ToyTask(nan_at=7))
     weights: list[Any] = []
     trainer._optimizer.optimizer.register_step_post_hook(
-        lambda *_: weights.append(flatten(dict(trainer.model.state_dict())))
+        lambda *_: weights.append(toy.flatten(dict(trainer.model.state_dict())))
     )
     with pytest.raises(DivergedError) as caught:
         trainer.fit()
@@ -383,7 +184,7 @@ def test_divergence_names_step_images_and_terms(toy: Any, tmp_path: Path) -> Non
     assert "extra/absolute" not in message
     assert caught.value.exit_code == 3
     assert len(weights) == 7
-    assert flatten(dict(trainer.model.state_dict())) == weights[-1]
+    assert toy.flatten(dict(trainer.model.state_dict())) == weights[-1]
     assert message.splitlines()[0] in RunDirectory(tmp_path).log_file.read_text()
 
 
@@ -410,10 +211,10 @@ def test_the_model_is_compiled_on_request(toy: Any, tmp_path: Path) -> None:
 def test_a_gradient_that_is_not_finite_stops_the_run(toy: Any, tmp_path: Path) -> None:
     trainer = toy.make_trainer(tmp_path, epochs=1, clip_norm=None)
     trainer.model.second.weight.register_hook(lambda gradient: gradient * math.inf)
-    before = flatten(dict(trainer.model.state_dict()))
+    before = toy.flatten(dict(trainer.model.state_dict()))
     with pytest.raises(DivergedError, match="norm of the gradient is not"):
         trainer.fit()
-    assert flatten(dict(trainer.model.state_dict())) == before
+    assert toy.flatten(dict(trainer.model.state_dict())) == before
 
 
 def test_data_that_ends_early_is_an_error(toy: Any, tmp_path: Path) -> None:
@@ -434,7 +235,7 @@ def test_bf16_trains_and_fp16_needs_a_gpu(toy: Any, tmp_path: Path) -> None:
 
     toy.make_trainer(tmp_path / "bf16", epochs=1, precision="bf16", task=WatchingTask()).fit()
     assert dtypes == {torch.bfloat16}
-    losses = [row["loss"] for row in rows_of(tmp_path / "bf16")]
+    losses = [row["loss"] for row in toy.rows_of(tmp_path / "bf16")]
     assert all(math.isfinite(loss) for loss in losses)
     with pytest.raises(UsageError, match="fp16 needs a GPU"):
         toy.make_trainer(tmp_path / "fp16", precision="fp16")
@@ -482,7 +283,7 @@ def test_a_jump_of_the_clock_changes_nothing(
     monkeypatch.setattr(time, "time", lambda: true_time() + next(jumps) + 0 * next(calls))
     toy.make_trainer(tmp_path, epochs=4).fit()
     assert next(calls) > 0
-    assert everything(tmp_path) == undisturbed
+    assert toy.everything(tmp_path) == undisturbed
     rows = read_rows(RunDirectory(tmp_path).metrics_file)
     speeds = [row["images_per_second"] for row in rows if row["kind"] == "step"]
     assert len(speeds) == 20
@@ -498,7 +299,7 @@ def test_tensorboard_gets_the_rows(toy: Any, tmp_path: Path) -> None:
     toy.make_trainer(tmp_path, epochs=1, tracking_dir=tmp_path).fit()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     points = events.Scalars("step/loss")
-    rows = [row for row in rows_of(tmp_path) if row["kind"] == "step"]
+    rows = [row for row in toy.rows_of(tmp_path) if row["kind"] == "step"]
     assert [point.step for point in points] == [row["step"] for row in rows]
     assert [point.value for point in points] == pytest.approx([row["loss"] for row in rows])
     assert "epoch/ap" in events.Tags()["scalars"]

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from msdetr.engine import processes
+from msdetr.engine.checkpoint import read_info, read_training_state, read_weights
 from msdetr.engine.ema import WeightAverage
 from msdetr.engine.loop import Trainer
+from msdetr.engine.metrics_file import read_rows
 from msdetr.engine.optimizer import ParameterGroup, build_adamw
 from msdetr.engine.processes import create_accelerator
 from msdetr.engine.run_directory import RunDirectory
@@ -29,6 +31,8 @@ from msdetr.engine.step import MicroBatchPlace, StepLoss
 from msdetr.errors import MsdetrError
 
 STEPS_PER_EPOCH = 5
+# Rows differ in these from run to run.
+TIMING = ("images_per_second", "memory_mib")
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,33 @@ def make_trainer(directory: Path, **options: Any) -> Trainer[ToyBatch]:
         evaluate=options.get("evaluate", evaluate),
         ema=WeightAverage(model, 0.9) if options.get("ema", True) else None,
     )
+
+
+def rows_of(directory: Path) -> list[dict[str, Any]]:
+    """Rows of the metrics file, without what the machine adds."""
+    rows = read_rows(RunDirectory(directory).metrics_file)
+    return [{k: v for k, v in row.items() if k not in TIMING} for row in rows]
+
+
+def flatten(value: Any) -> list[Any]:
+    """Numbers and texts of a tree of containers and tensors, in a fixed order."""
+    if isinstance(value, dict):
+        return [entry for key in sorted(value, key=str) for entry in flatten(value[key])]
+    if isinstance(value, list | tuple):
+        return [entry for part in value for entry in flatten(part)]
+    return [value.tolist() if isinstance(value, Tensor) else value]
+
+
+def everything(directory: Path) -> list[Any]:
+    """Weights, average, optimizer, state and rows: all that a run is."""
+    last = RunDirectory(directory).last
+    return [
+        flatten(read_weights(last, averaged=False)),
+        flatten(read_weights(last, averaged=True)),
+        flatten(read_training_state(last)),
+        read_info(last),
+        rows_of(directory),
+    ]
 
 
 def main() -> int:
