@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,51 +15,36 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from msdetr.build import build_model
 from msdetr.interop.official import from_published
-from msdetr.model import (
-    Backbone,
-    BoxHead,
-    ClassHead,
-    Decoder,
-    DecoderLayer,
-    DetectionModel,
-    Encoder,
-    EncoderLayer,
-    LayerOrder,
-    LearnedQueries,
-    Neck,
-    OneToManySource,
-    TwoStageQueries,
-)
+from msdetr.model import DetectionModel, Neck
+from msdetr.recipe import ModelRecipe
 from msdetr.structures import ModelOutput, Targets
 
 # Placement of every small case, from the table in the goldens' README.
-_CROSS_FIRST_INNER = (LayerOrder.CROSS_ATTENTION_FIRST, OneToManySource.FIRST_ATTENTION)
 _PLACEMENTS = {
-    "ms_internal_aux_ffn": _CROSS_FIRST_INNER,
-    "ms_internal_no_aux_ffn": _CROSS_FIRST_INNER,
-    "ms_pp_aux_ffn": _CROSS_FIRST_INNER,
-    "ms_arch_a": (LayerOrder.SELF_ATTENTION_FIRST, OneToManySource.LAYER_OUTPUT),
+    "ms_internal_aux_ffn": "c",
+    "ms_internal_no_aux_ffn": "c",
+    "ms_pp_aux_ffn": "c",
+    "ms_arch_a": "a",
 }
-_BASELINE = (LayerOrder.SELF_ATTENTION_FIRST, OneToManySource.NONE)
+_NUM_CLASSES = 91
 
 
-@dataclass(frozen=True)
-class ModelSizes:
-    """What a published model is made of."""
-
-    encoder_layers: int
-    decoder_layers: int
-    ffn: int
-    queries: int
-    flags: tuple[str, ...]
-    placement: tuple[LayerOrder, OneToManySource]
-    width: int = 256
-    heads: int = 8
-    levels: int = 4
-    points: int = 4
-    classes: int = 91
-    dropout: float = 0.0
+def recipe_of(flags: Collection[str], placement: str, **sizes: Any) -> ModelRecipe:
+    """The published kind of model that command-line flags name."""
+    return ModelRecipe.model_validate(
+        {
+            **sizes,
+            "dropout": 0.0,
+            "two_stage": "--two_stage" in flags,
+            "iterative_refinement": "--with_box_refine" in flags,
+            "mixed_query_selection": "--mixed_selection" in flags,
+            "look_forward_twice": "--look_forward_twice" in flags,
+            "extra_ffn": "--use_aux_ffn" in flags,
+            "placement": placement,
+        }
+    )
 
 
 def build_values(state: Mapping[str, Mapping[str, Any]], salt: str) -> dict[str, Tensor]:
@@ -84,60 +69,6 @@ def _values(name: str, shape: list[int], salt: str) -> Tensor:
     if "bbox_embed" in name and ".layers.2." in name:
         x = 0.1 * x
     return torch.from_numpy(np.asarray(x, dtype=np.float32))
-
-
-def compose(sizes: ModelSizes, backbone: Backbone) -> DetectionModel:
-    """Compose a model of the published kind named by its command-line flags."""
-    two_stage = "--two_stage" in sizes.flags
-    refinement = "--with_box_refine" in sizes.flags
-    class_head, box_head = ClassHead(sizes.width, sizes.classes), BoxHead(sizes.width)
-    shared: dict[str, Any] = {
-        "width": sizes.width,
-        "heads": sizes.heads,
-        "levels": sizes.levels,
-        "points": sizes.points,
-        "ffn_width": sizes.ffn,
-        "dropout": sizes.dropout,
-    }
-    order, one_to_many = sizes.placement
-    decoder_layers = [
-        DecoderLayer(
-            **shared,
-            order=order,
-            one_to_many=one_to_many,
-            extra_ffn="--use_aux_ffn" in sizes.flags,
-        )
-        for _ in range(sizes.decoder_layers)
-    ]
-    query_source: LearnedQueries | TwoStageQueries
-    if two_stage:
-        query_source = TwoStageQueries(
-            width=sizes.width,
-            num_queries=sizes.queries,
-            class_head=class_head,
-            box_head=box_head,
-            mixed_selection="--mixed_selection" in sizes.flags,
-        )
-    else:
-        query_source = LearnedQueries(width=sizes.width, num_queries=sizes.queries)
-    return DetectionModel(
-        backbone=backbone,
-        neck=Neck(backbone.channels, sizes.width, sizes.levels),
-        encoder=Encoder(
-            layers=[EncoderLayer(**shared) for _ in range(sizes.encoder_layers)],
-            width=sizes.width,
-            levels=sizes.levels,
-        ),
-        query_source=query_source,
-        decoder=Decoder(
-            layers=decoder_layers,
-            class_head=class_head,
-            box_head=box_head,
-            iterative_refinement=refinement,
-            look_forward_twice="--look_forward_twice" in sizes.flags,
-            first_size_bias=0.0 if two_stage else -2.0,
-        ),
-    )
 
 
 class StoredMaps(torch.nn.Module):
@@ -187,13 +118,19 @@ def load_case(folder: Path, name: str) -> GoldenCase:
     config = expected["config"]
     tensors = load_file(folder / f"{name}.safetensors")
     maps = tuple(tensors[f"in/feature{i}"] for i in range(len(config["backbone_channels"])))
-    sizes = ModelSizes(
-        **{k: config[k] for k in ("encoder_layers", "decoder_layers", "ffn", "queries", "width")},
-        **{k: config[k] for k in ("heads", "levels", "points", "classes")},
-        flags=tuple(config["flags"]),
-        placement=_PLACEMENTS.get(name, _BASELINE),
+    recipe = recipe_of(
+        config["flags"],
+        _PLACEMENTS.get(name, "baseline"),
+        **{k: config[k] for k in ("encoder_layers", "decoder_layers", "width", "heads")},
+        levels=config["levels"],
+        points=config["points"],
+        ffn_width=config["ffn"],
+        num_queries=config["queries"],
     )
-    model = compose(sizes, StoredMaps(maps, tuple(config["backbone_strides"])))  # type: ignore[arg-type]
+    model = build_model(recipe, config["classes"])
+    stored = StoredMaps(maps, tuple(config["backbone_strides"]))
+    model.backbone = stored  # type: ignore[assignment]
+    model.neck = Neck(stored.channels, recipe.width, recipe.levels)
     published = build_values(expected["state"], config["salt"])
     model.load_state_dict(from_published(published, model.state_dict(), name))
     return GoldenCase(name, model, tensors, expected)
@@ -213,12 +150,12 @@ def golden_case(golden_dir: Path) -> Callable[[str], GoldenCase]:
 
 
 _PLUS_PLUS = ("--mixed_selection", "--look_forward_twice")
-_MANIFEST: dict[str, tuple[int, tuple[str, ...], tuple[LayerOrder, OneToManySource]]] = {
-    "ms_ddetr_300q": (300, ("--use_aux_ffn",), _CROSS_FIRST_INNER),
-    "ms_ddetr_pp_300q": (300, ("--use_aux_ffn", *_PLUS_PLUS), _CROSS_FIRST_INNER),
-    "ms_ddetr_pp_900q": (900, ("--use_aux_ffn", *_PLUS_PLUS), _CROSS_FIRST_INNER),
-    "ms_ddetr_300q_arch_a": (300, (), _PLACEMENTS["ms_arch_a"]),
-    "ddetr_300q": (300, (), _BASELINE),
+_MANIFEST: dict[str, tuple[int, tuple[str, ...], str]] = {
+    "ms_ddetr_300q": (300, ("--use_aux_ffn",), "c"),
+    "ms_ddetr_pp_300q": (300, ("--use_aux_ffn", *_PLUS_PLUS), "c"),
+    "ms_ddetr_pp_900q": (900, ("--use_aux_ffn", *_PLUS_PLUS), "c"),
+    "ms_ddetr_300q_arch_a": (300, (), "a"),
+    "ddetr_300q": (300, (), "baseline"),
 }
 
 
@@ -228,15 +165,8 @@ def full_size_model() -> Callable[[str], DetectionModel]:
 
     def build(name: str) -> DetectionModel:
         queries, flags, placement = _MANIFEST[name]
-        sizes = ModelSizes(
-            encoder_layers=6,
-            decoder_layers=6,
-            ffn=2048,
-            queries=queries,
-            flags=("--two_stage", "--with_box_refine", *flags),
-            placement=placement,
-        )
-        return compose(sizes, Backbone(name="resnet50"))
+        flags = ("--two_stage", "--with_box_refine", *flags)
+        return build_model(recipe_of(flags, placement, num_queries=queries), _NUM_CLASSES)
 
     return build
 

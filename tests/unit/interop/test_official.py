@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from msdetr.build import build_model
 from msdetr.errors import CheckpointError
 from msdetr.interop.official import (
     count_classes,
@@ -14,72 +15,24 @@ from msdetr.interop.official import (
     to_published,
     translate,
 )
-from msdetr.model import (
-    Backbone,
-    BoxHead,
-    ClassHead,
-    Decoder,
-    DecoderLayer,
-    DetectionModel,
-    Encoder,
-    EncoderLayer,
-    LayerOrder,
-    LearnedQueries,
-    Neck,
-    OneToManySource,
-    TwoStageQueries,
-)
+from msdetr.model import DetectionModel
+from msdetr.recipe import ModelRecipe
 
-SIZES: dict[str, Any] = {
+MODEL: dict[str, Any] = {
+    "backbone": {"name": "resnet_tiny", "weights": "none", "norm": "batch", "stem_width": 8},
     "width": 32,
     "heads": 4,
-    "levels": 4,
     "points": 2,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
     "ffn_width": 16,
-    "dropout": 0.0,
+    "num_queries": 4,
+    "mixed_query_selection": True,
 }
 
 
-def build(
-    source: OneToManySource = OneToManySource.FIRST_ATTENTION,
-    *,
-    num_layers: int = 2,
-    num_classes: int = 3,
-    two_stage: bool = True,
-    refinement: bool = True,
-) -> DetectionModel:
-    class_head, box_head = ClassHead(32, num_classes), BoxHead(32)
-    layers = [
-        DecoderLayer(
-            **SIZES,
-            order=LayerOrder.CROSS_ATTENTION_FIRST,
-            one_to_many=source,
-            extra_ffn=source is OneToManySource.FIRST_ATTENTION,
-        )
-        for _ in range(num_layers)
-    ]
-    backbone = Backbone(name="resnet_tiny", norm="batch", stem_width=8)
-    query_source: LearnedQueries | TwoStageQueries = LearnedQueries(width=32, num_queries=4)
-    if two_stage:
-        query_source = TwoStageQueries(
-            width=32,
-            num_queries=4,
-            class_head=class_head,
-            box_head=box_head,
-            mixed_selection=True,
-        )
-    return DetectionModel(
-        backbone=backbone,
-        neck=Neck(backbone.channels, 32, 4),
-        encoder=Encoder(layers=[EncoderLayer(**SIZES)], width=32, levels=4),
-        query_source=query_source,
-        decoder=Decoder(
-            layers=layers,
-            class_head=class_head,
-            box_head=box_head,
-            iterative_refinement=refinement,
-        ),
-    )
+def build(num_classes: int = 3, **fields: Any) -> DetectionModel:
+    return build_model(ModelRecipe.model_validate({**MODEL, **fields}), num_classes)
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +45,11 @@ def state() -> dict[str, Tensor]:
 
 VARIANTS: list[dict[str, Any]] = [
     {},
-    {"source": OneToManySource.NONE},
-    {"source": OneToManySource.LAYER_OUTPUT},
+    {"placement": "baseline", "extra_ffn": False},
+    {"placement": "b", "extra_ffn": False},
     {"two_stage": False},
-    {"two_stage": False, "refinement": False},
-    {"num_layers": 1},
+    {"two_stage": False, "iterative_refinement": False},
+    {"decoder_layers": 1},
 ]
 
 
@@ -132,7 +85,7 @@ def test_no_two_tensors_share_a_published_name(variant: dict[str, Any]) -> None:
             ("class_embed.2.bias", "transformer.decoder.class_embed.2.bias"),
         ),
         (
-            {"source": OneToManySource.LAYER_OUTPUT},
+            {"placement": "b", "extra_ffn": False},
             "decoder.box_heads.0.layers.2.bias",
             (
                 "bbox_embed.0.layers.2.bias",
@@ -141,13 +94,13 @@ def test_no_two_tensors_share_a_published_name(variant: dict[str, Any]) -> None:
             ),
         ),
         (
-            {"source": OneToManySource.LAYER_OUTPUT},
+            {"placement": "b", "extra_ffn": False},
             "decoder.one_to_many_class_heads.1.weight",
             ("class_embed_o2m.1.weight",),
         ),
         ({"two_stage": False}, "decoder.class_heads.1.bias", ("class_embed.1.bias",)),
         (
-            {"two_stage": False, "refinement": False},
+            {"two_stage": False, "iterative_refinement": False},
             "decoder.box_heads.0.layers.0.bias",
             ("bbox_embed.0.layers.0.bias", "bbox_embed.1.layers.0.bias"),
         ),
@@ -216,7 +169,7 @@ def test_translation_takes_what_it_knows(state: dict[str, Tensor]) -> None:
 
 
 def test_extra_layers_of_the_file_are_unknown(state: dict[str, Tensor]) -> None:
-    result = translate(to_published(state), build(num_layers=1).state_dict(), "file.pth")
+    result = translate(to_published(state), build(decoder_layers=1).state_dict(), "file.pth")
     assert "transformer.decoder.layers.1.linear1.weight" in result.unknown
 
 

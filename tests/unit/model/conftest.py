@@ -9,25 +9,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from msdetr.model import (
-    Backbone,
-    BoxHead,
-    ClassHead,
-    Decoder,
-    DecoderLayer,
-    DetectionModel,
-    Encoder,
-    EncoderLayer,
-    LayerOrder,
-    LearnedQueries,
-    Neck,
-    OneToManySource,
-    TwoStageQueries,
-)
+from msdetr import build as composition
+from msdetr.model import DetectionModel
+from msdetr.recipe import ModelRecipe
 from msdetr.structures import FeatureLevels, ImageBatch
 
-SIZES: dict[str, Any] = {"width": 32, "heads": 4, "levels": 4, "points": 2}
-NUM_CLASSES = 5
+WIDTH, NUM_CLASSES = 32, 5
+BACKBONE = {"name": "resnet_tiny", "weights": "none", "norm": "group", "frozen_stages": 0}
+MODEL: dict[str, Any] = {
+    "backbone": {**BACKBONE, "stem_width": 8},
+    "width": WIDTH,
+    "heads": 4,
+    "points": 2,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "ffn_width": 48,
+    "dropout": 0.0,
+    "num_queries": 6,
+    "extra_ffn": False,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -37,55 +37,11 @@ def _fixed_weights() -> Iterator[None]:
         yield
 
 
-def build(
-    *,
-    num_queries: int = 6,
-    dropout: float = 0.0,
-    order: LayerOrder = LayerOrder.CROSS_ATTENTION_FIRST,
-    one_to_many: OneToManySource = OneToManySource.FIRST_ATTENTION,
-    extra_ffn: bool = False,
-    two_stage: bool = True,
-    mixed_selection: bool = False,
-    iterative_refinement: bool = True,
-    look_forward_twice: bool = False,
-    checkpoint_layers: bool = False,
-) -> DetectionModel:
-    layer: dict[str, Any] = {**SIZES, "ffn_width": 48, "dropout": dropout}
-    width = SIZES["width"]
-    class_head, box_head = ClassHead(width, NUM_CLASSES), BoxHead(width)
-    backbone = Backbone(name="resnet_tiny", norm="group", frozen_stages=0, stem_width=8)
-    branch: dict[str, Any] = {"order": order, "one_to_many": one_to_many, "extra_ffn": extra_ffn}
-    query_source: LearnedQueries | TwoStageQueries = LearnedQueries(
-        width=width, num_queries=num_queries
+def build(*, checkpoint_encoder: bool = False, **fields: Any) -> DetectionModel:
+    recipe = ModelRecipe.model_validate({**MODEL, **fields})
+    return shake(
+        composition.build_model(recipe, NUM_CLASSES, checkpoint_encoder=checkpoint_encoder)
     )
-    if two_stage:
-        query_source = TwoStageQueries(
-            width=width,
-            num_queries=num_queries,
-            class_head=class_head,
-            box_head=box_head,
-            mixed_selection=mixed_selection,
-        )
-    model = DetectionModel(
-        backbone=backbone,
-        neck=Neck(backbone.channels, width, SIZES["levels"]),
-        encoder=Encoder(
-            layers=[EncoderLayer(**layer) for _ in range(2)],
-            width=width,
-            levels=SIZES["levels"],
-            checkpoint_layers=checkpoint_layers,
-        ),
-        query_source=query_source,
-        decoder=Decoder(
-            layers=[DecoderLayer(**layer, **branch) for _ in range(2)],
-            class_head=class_head,
-            box_head=box_head,
-            iterative_refinement=iterative_refinement,
-            look_forward_twice=look_forward_twice,
-            first_size_bias=0.0 if two_stage else -2.0,
-        ),
-    )
-    return shake(model)
 
 
 def shake(model: DetectionModel) -> DetectionModel:
@@ -98,7 +54,7 @@ def shake(model: DetectionModel) -> DetectionModel:
 
 @pytest.fixture
 def build_model() -> Callable[..., DetectionModel]:
-    """Compose a small model; keyword arguments as for ``build``."""
+    """Compose a small model; keyword arguments are fields of the recipe."""
     return build
 
 
@@ -124,7 +80,7 @@ def padded_levels(
     maps: list[Tensor] = []
     masks: list[Tensor] = []
     for level, (height, width) in enumerate(canvas_hw):
-        features = torch.randn(len(levels_hw), SIZES["width"], height, width)
+        features = torch.randn(len(levels_hw), WIDTH, height, width)
         mask = torch.ones(len(levels_hw), height, width, dtype=torch.bool)
         for image, sizes in enumerate(levels_hw):
             mask[image, : sizes[level][0], : sizes[level][1]] = False

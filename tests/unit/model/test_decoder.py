@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from msdetr.model import BoxHead, Decoder, DetectionModel, LayerOrder, OneToManySource
+from msdetr.model import BoxHead, Decoder, DetectionModel
 from msdetr.model.decoder import DecoderOutput
 from msdetr.model.memory import Memory
 from msdetr.model.queries import QueryGroup
@@ -71,21 +71,21 @@ def test_groups_behind_a_block_mask_do_not_see_each_other(
 
 
 def test_heads_are_copies_with_weights_of_their_own(build_model: Build) -> None:
-    decoder = build_model(one_to_many=OneToManySource.LAYER_OUTPUT).decoder
+    decoder = build_model(placement="b").decoder
     assert decoder.one_to_many_class_heads is not None
     heads = [*decoder.class_heads, *decoder.one_to_many_class_heads]
     assert len({id(head.weight) for head in heads}) == len(heads) == 4
 
 
 def test_only_branches_from_the_layer_output_have_class_heads(build_model: Build) -> None:
-    for source in (OneToManySource.NONE, OneToManySource.FIRST_ATTENTION):
-        assert build_model(one_to_many=source).decoder.one_to_many_class_heads is None
+    for placement in ("baseline", "c", "d"):
+        assert build_model(placement=placement).decoder.one_to_many_class_heads is None
 
 
 def test_branch_from_the_layer_output_shares_boxes_not_classes(
     build_model: Build, memory: Memory
 ) -> None:
-    decoder = build_model(one_to_many=OneToManySource.LAYER_OUTPUT).decoder
+    decoder = build_model(placement="b").decoder
     output = decoder([group(4)], memory, with_one_to_many=True)
     assert output.one_to_many is not None
     assert torch.equal(output.one_to_many.boxes_cxcywh, output.one_to_one.boxes_cxcywh)
@@ -157,11 +157,11 @@ def test_first_box_head_carries_the_size_bias(build_model: Build) -> None:
     assert biases == [[0, 0, -2, -2], [0, 0, 0, 0]]
 
 
-@pytest.mark.parametrize("order", list(LayerOrder))
+@pytest.mark.parametrize("placement", ["c", "d"])
 def test_branch_does_not_touch_the_detections(
-    build_model: Build, memory: Memory, order: LayerOrder
+    build_model: Build, memory: Memory, placement: str
 ) -> None:
-    decoder, queries = build_model(order=order).decoder, group(4)
+    decoder, queries = build_model(placement=placement).decoder, group(4)
     alone, both = (decoder([queries], memory, with_one_to_many=w) for w in (False, True))
     assert alone.one_to_many is None
     assert both.one_to_many is not None

@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
-from msdetr.model import DetectionModel, LayerOrder, OneToManySource
+from msdetr.model import DetectionModel
 from msdetr.model.heads import BoxHead, ClassHead
 from msdetr.structures import FeatureLevels, ImageBatch, ModelOutput
 
 Build = Callable[..., DetectionModel]
 
 VARIANTS: list[dict[str, Any]] = [
-    {"order": LayerOrder.SELF_ATTENTION_FIRST, "one_to_many": OneToManySource.NONE},
-    {"order": LayerOrder.SELF_ATTENTION_FIRST, "one_to_many": OneToManySource.LAYER_OUTPUT},
-    {"order": LayerOrder.CROSS_ATTENTION_FIRST, "one_to_many": OneToManySource.LAYER_OUTPUT},
+    {"placement": "baseline"},
+    {"placement": "a"},
+    {"placement": "b"},
     {"extra_ffn": True},
     {"extra_ffn": False},
-    {"order": LayerOrder.SELF_ATTENTION_FIRST, "extra_ffn": True},
-    {"mixed_selection": True, "look_forward_twice": True},
+    {"placement": "d", "extra_ffn": True},
+    {"mixed_query_selection": True, "look_forward_twice": True},
     {"two_stage": False},
     {"two_stage": False, "iterative_refinement": False},
     {"two_stage": True, "iterative_refinement": False},
@@ -103,7 +103,7 @@ def test_shapes_ranges_and_gradients(
     output = model(images)
     assert output.one_to_one.logits.shape == (2, 2, 9, 5)
     assert output.one_to_one.boxes_cxcywh.shape == (2, 2, 9, 4)
-    assert (output.one_to_many is None) == (variant.get("one_to_many") is OneToManySource.NONE)
+    assert (output.one_to_many is None) == (variant.get("placement") == "baseline")
     assert (output.proposals is None) == (not variant.get("two_stage", True))
     found = tensors(output)
     assert all(t.isfinite().all() for t in found)
@@ -132,7 +132,7 @@ def test_branch_runs_in_training_or_when_asked(build_model: Build, images: Image
 
 
 def test_baseline_has_no_branch_even_when_asked(build_model: Build, images: ImageBatch) -> None:
-    model = build_model(one_to_many=OneToManySource.NONE)
+    model = build_model(placement="baseline")
     assert model(images, with_one_to_many=True).one_to_many is None
 
 

@@ -26,7 +26,7 @@ def test_checkpointing_changes_neither_outputs_nor_gradients(
 def test_checkpointing_recomputes_layers(
     build_model: Callable[..., DetectionModel], levels: FeatureLevels
 ) -> None:
-    encoder = build_model(checkpoint_layers=True).encoder
+    encoder = build_model(checkpoint_encoder=True).encoder
     calls: list[int] = []
     for layer in encoder.layers:
         layer.register_forward_pre_hook(lambda *_: calls.append(1))
