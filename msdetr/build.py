@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypedDict
 
 from msdetr.assignment import HungarianAssigner, OneToManyAssigner, assign_together
 from msdetr.data import shapes
@@ -24,6 +23,7 @@ from msdetr.model import (
     Encoder,
     EncoderLayer,
     LayerOrder,
+    LayerSizes,
     LearnedQueries,
     Neck,
     OneToManySource,
@@ -247,7 +247,7 @@ def _build_backbone(recipe: BackboneRecipe) -> Backbone:
 
 
 def _build_encoder(recipe: ModelRecipe, *, checkpoint_encoder: bool) -> Encoder:
-    layers = [EncoderLayer(**_layer_sizes(recipe)) for _ in range(recipe.encoder_layers)]
+    layers = [EncoderLayer(_layer_sizes(recipe)) for _ in range(recipe.encoder_layers)]
     return Encoder(
         layers=layers,
         width=recipe.width,
@@ -276,32 +276,19 @@ def _build_query_source(
 def _build_decoder_layer(recipe: ModelRecipe) -> DecoderLayer:
     order, one_to_many = _PLACEMENTS[recipe.placement]
     return DecoderLayer(
-        **_layer_sizes(recipe),
-        order=order,
-        one_to_many=one_to_many,
-        extra_ffn=recipe.extra_ffn,
+        _layer_sizes(recipe), order=order, one_to_many=one_to_many, extra_ffn=recipe.extra_ffn
     )
 
 
-class _LayerSizes(TypedDict):
-    width: int
-    heads: int
-    levels: int
-    points: int
-    ffn_width: int
-    dropout: float
-
-
-def _layer_sizes(recipe: ModelRecipe) -> _LayerSizes:
-    """What encoder and decoder layers have in common."""
-    return {
-        "width": recipe.width,
-        "heads": recipe.heads,
-        "levels": recipe.levels,
-        "points": recipe.points,
-        "ffn_width": recipe.ffn_width,
-        "dropout": recipe.dropout,
-    }
+def _layer_sizes(recipe: ModelRecipe) -> LayerSizes:
+    return LayerSizes(
+        width=recipe.width,
+        heads=recipe.heads,
+        levels=recipe.levels,
+        points=recipe.points,
+        ffn_width=recipe.ffn_width,
+        dropout=recipe.dropout,
+    )
 
 
 def _hungarian(cost: CostRecipe, focal: FocalRecipe) -> HungarianAssigner:

@@ -9,6 +9,7 @@ from msdetr.model.detections import select_detections, suppress_duplicates
 from msdetr.model.detector import DetectionModel
 from msdetr.model.encoder import Encoder, EncoderLayer
 from msdetr.model.heads import BoxHead, ClassHead
+from msdetr.model.layers import LayerSizes
 from msdetr.model.neck import Neck
 from msdetr.model.parameter_groups import parameter_group
 from msdetr.model.pretrained import load_backbone_weights
@@ -24,6 +25,7 @@ __all__ = [
     "Encoder",
     "EncoderLayer",
     "LayerOrder",
+    "LayerSizes",
     "LearnedQueries",
     "Neck",
     "OneToManySource",

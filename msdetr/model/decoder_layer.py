@@ -8,7 +8,7 @@ from enum import Enum
 from torch import Tensor, nn
 
 from msdetr.model.deformable_attention import DeformableAttention
-from msdetr.model.layers import FeedForward, SelfAttention
+from msdetr.model.layers import FeedForward, LayerSizes, SelfAttention
 from msdetr.model.memory import Memory
 
 
@@ -44,12 +44,7 @@ class DecoderLayer(nn.Module):
     """Self-attention, deformable cross-attention and feed-forward network of the queries.
 
     Args:
-        width: C.
-        heads: M.
-        levels: L.
-        points: P.
-        ffn_width: Channels inside the feed-forward networks.
-        dropout: Probability in 0..1.
+        sizes: Of attention and feed-forward networks.
         order: Which attention comes first.
         one_to_many: Where the one-to-many features leave.
         extra_ffn: Pass the features that leave after the first attention through a feed-forward
@@ -60,13 +55,8 @@ class DecoderLayer(nn.Module):
 
     def __init__(
         self,
+        sizes: LayerSizes,
         *,
-        width: int,
-        heads: int,
-        levels: int,
-        points: int,
-        ffn_width: int,
-        dropout: float,
         order: LayerOrder,
         one_to_many: OneToManySource,
         extra_ffn: bool = False,
@@ -75,16 +65,14 @@ class DecoderLayer(nn.Module):
         self.order = order
         self.one_to_many = one_to_many
         self.cross_attention = DeformableAttention(
-            width=width, heads=heads, levels=levels, points=points
+            width=sizes.width, heads=sizes.heads, levels=sizes.levels, points=sizes.points
         )
-        self.cross_attention_norm = nn.LayerNorm(width)
-        self.self_attention = SelfAttention(width=width, heads=heads)
-        self.self_attention_norm = nn.LayerNorm(width)
-        self.ffn = FeedForward(width=width, hidden_width=ffn_width, dropout=dropout)
-        self.extra_ffn = (
-            FeedForward(width=width, hidden_width=ffn_width, dropout=dropout) if extra_ffn else None
-        )
-        self.dropout = nn.Dropout(dropout)
+        self.cross_attention_norm = nn.LayerNorm(sizes.width)
+        self.self_attention = SelfAttention(width=sizes.width, heads=sizes.heads)
+        self.self_attention_norm = nn.LayerNorm(sizes.width)
+        self.ffn = FeedForward.of(sizes)
+        self.extra_ffn = FeedForward.of(sizes) if extra_ffn else None
+        self.dropout = nn.Dropout(sizes.dropout)
 
     def forward(
         self,

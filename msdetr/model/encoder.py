@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from msdetr.model.deformable_attention import DeformableAttention
-from msdetr.model.layers import FeedForward
+from msdetr.model.layers import FeedForward, LayerSizes
 from msdetr.model.memory import Memory
 from msdetr.model.position import sine_position_encoding
 from msdetr.structures import FeatureLevels
@@ -19,22 +19,17 @@ class EncoderLayer(nn.Module):
     """Deformable self-attention of the cells, then a feed-forward network.
 
     Args:
-        width: C.
-        heads: M.
-        levels: L.
-        points: P.
-        ffn_width: Channels inside the feed-forward network.
-        dropout: Probability in 0..1.
+        sizes: Of attention and feed-forward network.
     """
 
-    def __init__(
-        self, *, width: int, heads: int, levels: int, points: int, ffn_width: int, dropout: float
-    ) -> None:
+    def __init__(self, sizes: LayerSizes) -> None:
         super().__init__()
-        self.attention = DeformableAttention(width=width, heads=heads, levels=levels, points=points)
-        self.attention_norm = nn.LayerNorm(width)
-        self.ffn = FeedForward(width=width, hidden_width=ffn_width, dropout=dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.attention = DeformableAttention(
+            width=sizes.width, heads=sizes.heads, levels=sizes.levels, points=sizes.points
+        )
+        self.attention_norm = nn.LayerNorm(sizes.width)
+        self.ffn = FeedForward.of(sizes)
+        self.dropout = nn.Dropout(sizes.dropout)
 
     def forward(
         self, features: Tensor, position: Tensor, references: Tensor, cells: Memory

@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSizes:
+    """What the layers of encoder and decoder have in common.
+
+    Attributes:
+        width: C.
+        heads: M.
+        levels: L.
+        points: P.
+        ffn_width: Channels inside the feed-forward networks.
+        dropout: Probability in 0..1.
+    """
+
+    width: int
+    heads: int
+    levels: int
+    points: int
+    ffn_width: int
+    dropout: float
 
 
 class FeedForward(nn.Module):
@@ -26,6 +49,11 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(dropout)
         nn.init.xavier_uniform_(self.linear1.weight)
         nn.init.xavier_uniform_(self.linear2.weight)
+
+    @classmethod
+    def of(cls, sizes: LayerSizes) -> FeedForward:
+        """The feed-forward network of a layer."""
+        return cls(width=sizes.width, hidden_width=sizes.ffn_width, dropout=sizes.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform [..., C] to [..., C]."""

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
-from msdetr.model import DecoderLayer, LayerOrder, OneToManySource
+from msdetr.model import DecoderLayer, LayerOrder, LayerSizes, OneToManySource
 from msdetr.model.decoder_layer import LayerOutput
 from msdetr.model.memory import Memory
 from msdetr.structures import FeatureLevels
@@ -13,9 +11,11 @@ from msdetr.structures import FeatureLevels
 SELF_FIRST, CROSS_FIRST = LayerOrder.SELF_ATTENTION_FIRST, LayerOrder.CROSS_ATTENTION_FIRST
 
 
-def layer(order: LayerOrder, source: OneToManySource, **options: Any) -> DecoderLayer:
-    sizes: dict[str, Any] = {"width": 32, "heads": 4, "levels": 4, "points": 2, "ffn_width": 48}
-    return DecoderLayer(**sizes, **{"dropout": 0.0, **options}, order=order, one_to_many=source)
+def layer(
+    order: LayerOrder, source: OneToManySource, *, extra_ffn: bool = False, dropout: float = 0.0
+) -> DecoderLayer:
+    sizes = LayerSizes(width=32, heads=4, levels=4, points=2, ffn_width=48, dropout=dropout)
+    return DecoderLayer(sizes, order=order, one_to_many=source, extra_ffn=extra_ffn)
 
 
 class Inputs:
