@@ -99,10 +99,12 @@ class SelfAttention(nn.Module):
         """
         images, queries, width = content.shape
         split = 2 * width
-        where = functional.linear(
-            content + position, self.in_proj_weight[:split], self.in_proj_bias[:split]
-        )
-        what = functional.linear(content, self.in_proj_weight[split:], self.in_proj_bias[split:])
+        of_query, of_key, of_value = self.in_proj_bias.chunk(3)
+        # A bias of the keys adds the same to all scores of a query, which the softmax ignores.
+        # Its gradient would be nothing but rounding, which AdamW makes as large as any.
+        of_both = torch.cat([of_query, of_key.detach()])
+        where = functional.linear(content + position, self.in_proj_weight[:split], of_both)
+        what = functional.linear(content, self.in_proj_weight[split:], of_value)
         query, key = where.view(images, queries, 2, self.heads, -1).unbind(2)
         value = what.view(images, queries, self.heads, -1)
         attended = functional.scaled_dot_product_attention(

@@ -40,7 +40,7 @@ class Neck(nn.Module):
             assert convolution.bias is not None
             nn.init.zeros_(convolution.bias)
         self.projections = nn.ModuleList(
-            [nn.Sequential(convolution, _GroupNorm(32, width)) for convolution in convolutions]
+            [nn.Sequential(convolution, _group_norm(width)) for convolution in convolutions]
         )
 
     def forward(self, maps: Sequence[Tensor], padding_mask: Tensor) -> FeatureLevels:
@@ -69,8 +69,7 @@ class Neck(nn.Module):
         return (*used, *(used[-1] * 2 ** (index + 1) for index in range(extra)))
 
 
-class _GroupNorm(nn.GroupNorm):
-    def forward(self, x: Tensor) -> Tensor:
-        # The functional form refuses groups of a single value, which one image's 1x1 map of 32
-        # channels has; such groups become the bias, alone as in a batch.
-        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+def _group_norm(width: int) -> nn.GroupNorm:
+    # A single channel's norm takes back the bias before it, whose gradient is then nothing but
+    # rounding (which AdamW makes as large as any), and turns a map of one cell into zeros.
+    return nn.GroupNorm(min(32, width // 2), width)

@@ -41,3 +41,19 @@ def test_feed_forward_drops_inside_and_outside() -> None:
     module.dropout.register_forward_hook(lambda _m, args, _out: calls.append(args[0].shape))
     module(torch.randn(3, 8))
     assert calls == [(3, 24), (3, 8)]
+
+
+def test_only_the_bias_of_the_keys_has_no_gradient() -> None:
+    """It changes nothing, so that its gradient would be nothing but rounding."""
+    attention = SelfAttention(width=8, heads=2)
+    content, position = torch.randn(2, 2, 5, 8)
+    (attention(content, position) * torch.randn(2, 5, 8)).sum().backward()
+    assert attention.in_proj_bias.grad is not None
+    of_query, of_key, of_value = attention.in_proj_bias.grad.chunk(3)
+    assert of_query.all()
+    assert not of_key.any()
+    assert of_value.all()
+    before = attention(content, position)
+    with torch.no_grad():
+        attention.in_proj_bias[8:16] += torch.randn(8)
+    torch.testing.assert_close(attention(content, position), before)

@@ -61,3 +61,21 @@ def test_convolutions_start_xavier_uniform_without_bias() -> None:
         bound = math.sqrt(6 / (area * (64 + 32)))
         assert 0.95 * bound < convolution.weight.abs().max() <= bound
         assert not convolution.bias.any()
+
+
+@pytest.mark.parametrize("width", [32, 64, 96, 256])
+def test_no_norm_takes_back_the_bias_before_it(width: int) -> None:
+    """A gradient that is nothing but rounding would differ from machine to machine."""
+    neck = Neck((8,), width, 1).double()
+    (output,) = neck([torch.randn(2, 8, 5, 4).double()], torch.zeros(2, 40, 32).bool()).maps
+    (output * torch.randn_like(output)).sum().backward()
+    convolution = cast(nn.Conv2d, next(neck.projections[0].children()))
+    assert convolution.bias is not None
+    assert convolution.bias.grad is not None
+    assert convolution.bias.grad.abs().min() > 1e-6
+
+
+def test_one_cell_of_the_narrowest_neck_is_not_blank() -> None:
+    neck = Neck((8,), 32, 1)
+    (output,) = neck([torch.randn(1, 8, 1, 1)], torch.zeros(1, 32, 32).bool()).maps
+    assert output.abs().min() > 0.1
