@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from torch import distributed
 
+from msdetr.engine.roll_call import RollCall
 from msdetr.engine.run_directory import RunDirectory
-from msdetr.errors import MsdetrError
+from msdetr.engine.state import RunState
+from msdetr.errors import InterruptedRunError, MsdetrError
 
 _LOST_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*?)\.? *(?:It is|$)")
 _SOURCE_LINE = re.compile(r"^\[\S+:\d+\] ")
@@ -20,16 +24,12 @@ class DataWorkerError(MsdetrError):
     """A process that reads images died."""
 
 
-class LostProcessError(MsdetrError):
-    """Another process of the run cannot be reached."""
-
-
-def explain_failure(error: Exception, num_processes: int) -> Exception:
+def explain_failure(error: Exception, roll_call: RollCall) -> Exception:
     """Turn an error that the run's surroundings caused into one line; others stay as they are.
 
     Args:
         error: What torch or the operating system raised.
-        num_processes: Processes of the run.
+        roll_call: Tells which process is gone.
     """
     if isinstance(error, MsdetrError):
         return error
@@ -41,17 +41,30 @@ def explain_failure(error: Exception, num_processes: int) -> Exception:
             "continue with a smaller data.num_workers"
         )
     # A worker that dies while it hands over a batch closes the connection first.
-    if isinstance(error, EOFError) or (num_processes == 1 and isinstance(error, ConnectionError)):
+    if isinstance(error, EOFError) or (roll_call.count == 1 and isinstance(error, ConnectionError)):
         return DataWorkerError(
             "a data worker died while it handed over a batch; if the machine ran out of memory, "
             "continue with a smaller data.num_workers"
         )
-    if num_processes > 1 and _is_lost_connection(error, text):
-        return LostProcessError(
-            f"lost the connection to another of the {num_processes} processes; the launcher "
-            f"names the one that failed first ({_SOURCE_LINE.sub('', text):.60})"
-        )
+    if roll_call.count > 1 and _is_lost_connection(error, text):
+        sentence = _SOURCE_LINE.sub("", text).partition(". ")[0]
+        return roll_call.explain_loss(f"{sentence:.80}")
     return error
+
+
+def explain_stop(number: int, state: RunState, last: Path) -> InterruptedRunError:
+    """Say where a signal stopped the run and how to go on.
+
+    Args:
+        number: The signal.
+        state: What is saved.
+        last: Where it is saved.
+    """
+    return InterruptedRunError(
+        number,
+        f"stopped by {signal.Signals(number).name} after step {state.step} (epoch "
+        f"{state.epoch + 1}); the state is saved in {last}; continue with --resume",
+    )
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -23,10 +22,11 @@ from msdetr.engine.checkpoint import (
     save_checkpoint,
 )
 from msdetr.engine.ema import WeightAverage, evaluation_weights
-from msdetr.engine.failures import explain_failure, writing_run
+from msdetr.engine.failures import explain_failure, explain_stop, writing_run
 from msdetr.engine.processes import Processes
 from msdetr.engine.records import RunRecords
 from msdetr.engine.reporting import TrainingReporter
+from msdetr.engine.roll_call import LostProcessError, RollCall
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.run_state import RunState
 from msdetr.engine.schedule import Schedule
@@ -97,6 +97,7 @@ class Trainer(Generic[BatchT]):
         self.settings = settings
         self._accelerator = accelerator
         self._processes = Processes(accelerator)
+        self._roll_call = RollCall(self._processes)
         self._check_split()
         self._schedule = schedule
         self._task = task
@@ -159,7 +160,8 @@ class Trainer(Generic[BatchT]):
             MsdetrError: The run's files could not be written, a data worker died, or another
                 process was lost.
         """
-        with self._stop, writing_run(self._directory), self._records.running(self.state):
+        running = self._records.running(self.state)
+        with self._stop, self._roll_call, writing_run(self._directory), running:
             for note in notes:
                 self._records.reporter.say(note)
             try:
@@ -306,13 +308,13 @@ class Trainer(Generic[BatchT]):
             raise
         except Exception as error:
             self._save_after_failure()
-            raise explain_failure(error, self._processes.count) from error
+            raise explain_failure(error, self._roll_call) from error
 
     def _save_and_stop(self, stop: StopSignalError) -> InterruptedRunError:
         self.save(self._directory.last)
         # A launcher ends all processes as soon as the first has left.
         self._processes.wait()
-        return self._interruption(stop.number)
+        return explain_stop(stop.number, self.state, self._directory.last)
 
     def _save_after_failure(self) -> None:
         try:
@@ -326,14 +328,6 @@ class Trainer(Generic[BatchT]):
         self._records.reporter.say(
             f"the state after step {self.state.step} (epoch {self.state.epoch + 1}) is saved in "
             f"{self._directory.last}; continue with --resume"
-        )
-
-    def _interruption(self, number: int) -> InterruptedRunError:
-        return InterruptedRunError(
-            number,
-            f"stopped by {signal.Signals(number).name} after step {self.state.step} "
-            f"(epoch {self.state.epoch + 1}); the state is saved in {self._directory.last}; "
-            "continue with --resume",
         )
 
     def _save_divergence(self, error: StepDivergedError) -> None:
@@ -363,10 +357,15 @@ class Trainer(Generic[BatchT]):
             with self._stop.immediate():
                 return self._processes.broadcast(self._evaluate(self._evaluate_model))
         except StopSignalError as stop:
-            raise self._interruption(stop.number) from stop
+            # A launcher that lost a process tells the others to stop.
+            lost = self._roll_call.find_lost()
+            if lost:
+                self._say_saved()
+                raise LostProcessError(lost) from stop
+            raise explain_stop(stop.number, self.state, self._directory.last) from stop
         except Exception as error:
             self._say_saved()
-            raise explain_failure(error, self._processes.count) from error
+            raise explain_failure(error, self._roll_call) from error
 
     def _inspect_epoch(self) -> None:
         if self._inspect_model is None or not self._processes.is_main:

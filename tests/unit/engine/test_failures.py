@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import cast
+
 import pytest
 from torch import distributed
 
-from msdetr.engine.failures import DataWorkerError, LostProcessError, explain_failure
+from msdetr.engine.failures import DataWorkerError, explain_failure
+from msdetr.engine.roll_call import LostProcessError, RollCall
 from msdetr.errors import DataError
 
-GLOO = "[/x/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [10.0.0.2]:5"
+GLOO = (
+    "[/x/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [10.0.0.2]:5. "
+    "This is typical"
+)
+
+
+@dataclass(frozen=True)
+class AskedRollCall:
+    """Stands for a roll call."""
+
+    count: int
+
+    def explain_loss(self, reason: str) -> LostProcessError:
+        return LostProcessError(f"process 1 of {self.count} is gone ({reason})")
 
 
 @pytest.mark.parametrize(
@@ -26,18 +43,23 @@ GLOO = "[/x/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed b
     ids=["signal", "exit"],
 )
 def test_a_dead_worker_is_named(text: str, telling: str) -> None:
-    explained = explain_failure(RuntimeError(text), 1)
+    explained = explain_failure(RuntimeError(text), cast("RollCall", AskedRollCall(1)))
     assert isinstance(explained, DataWorkerError)
     assert telling in str(explained)
     assert "\n" not in str(explained)
 
 
-@pytest.mark.parametrize("error", [RuntimeError(GLOO), distributed.DistBackendError("NCCL error")])
-def test_a_lost_process_points_to_the_launcher(error: Exception) -> None:
-    explained = explain_failure(error, 4)
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError(GLOO), "Connection closed by peer [10.0.0.2]:5"),
+        (distributed.DistBackendError("NCCL error"), "NCCL error"),
+    ],
+)
+def test_a_lost_connection_calls_the_roll(error: Exception, reason: str) -> None:
+    explained = explain_failure(error, cast("RollCall", AskedRollCall(4)))
     assert isinstance(explained, LostProcessError)
-    assert "another of the 4 processes; the launcher names" in str(explained)
-    assert "third_party" not in str(explained)
+    assert str(explained) == f"process 1 of 4 is gone ({reason})"
 
 
 @pytest.mark.parametrize(
@@ -46,4 +68,4 @@ def test_a_lost_process_points_to_the_launcher(error: Exception) -> None:
     ids=["no other process", "nothing of the surroundings", "one of ours"],
 )
 def test_others_stay_as_they_are(error: Exception, processes: int) -> None:
-    assert explain_failure(error, processes) is error
+    assert explain_failure(error, cast("RollCall", AskedRollCall(processes))) is error

@@ -21,11 +21,20 @@ from msdetr.engine.processes import WAIT_LIMIT, Processes, create_accelerator
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.errors import UsageError
 
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+STANDALONE = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+TORCHRUN = (*STANDALONE, "2")
 # For several processes on CPUs it wants MPI; what it starts for GPUs may choose the CPU.
 ACCELERATE = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
 
 Start = Callable[..., subprocess.Popen[str]]
+
+
+def process_of_rank(launcher: int, rank: int) -> int:
+    """Process id of a rank that a launcher has started."""
+    for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
+        if f"RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            return int(pid)
+    raise AssertionError(f"rank {rank} is not there")
 
 
 def test_one_process_agrees_with_itself() -> None:
@@ -94,13 +103,7 @@ def test_all_processes_stop_when_one_is_signalled(start_toy: Start, tmp_path: Pa
     while not run.metrics_file.exists() or run.metrics_file.read_text().count("\n") < 3:
         assert process.poll() is None
         time.sleep(0.02)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    second = next(
-        int(pid)
-        for pid in children
-        if b"RANK=1" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    )
-    os.kill(second, signal.SIGTERM)
+    os.kill(process_of_rank(process.pid, 1), signal.SIGTERM)
     _, errors = process.communicate(timeout=300)
     # What torchrun makes of 143, which it takes for a signal of its own.
     assert errors.count("exitcode  : 143") == 2, errors
@@ -124,3 +127,28 @@ def test_the_others_wait_for_rank_0(start_toy: Start, tmp_path: Path) -> None:
     _, errors = hasty.communicate(timeout=300)
     assert hasty.returncode != 0
     assert re.search("[Tt]imed ?out", errors), errors
+
+
+@pytest.mark.parametrize(
+    ("processes", "killed", "options"),
+    [(2, 0, ()), (4, 2, ()), (4, 1, ("--evaluation-seconds", "60"))],
+    ids=["the first of two", "one of four", "one of four that wait for the first's evaluation"],
+)
+def test_all_name_the_one_that_was_killed(
+    start_toy: Start, tmp_path: Path, processes: int, killed: int, options: tuple[str, ...]
+) -> None:
+    """Also those that lose the connection only because others have left."""
+    run = RunDirectory(tmp_path / "run")
+    pause = ("--pause", "0.02") if not options else ()
+    launcher = (*STANDALONE, str(processes))
+    process = start_toy(run.path, "--epochs", "500", *pause, *options, launcher=launcher)
+    num_rows = 5 if options else 3
+    while not run.metrics_file.exists() or run.metrics_file.read_text().count("\n") < num_rows:
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process_of_rank(process.pid, killed), signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert errors.count(f"process {killed} of {processes} is gone: ") == processes - 1, errors
+    assert errors.count(" gone: ") == processes - 1, errors
+    assert errors.count("Traceback") == 1  # torchrun's own
