@@ -88,16 +88,16 @@ def caption_font(size: tuple[int, int]) -> Font:
 
 
 def draw_outline(draw: ImageDraw.ImageDraw, box: Box, style: Style, width: int) -> None:
-    """Draw a box's outline with a black rim, so that it shows on any background.
+    """Draw a box's outline with a rim, so that it shows on any background.
 
     Args:
         draw: Where.
         box: Corners in pixels of the canvas.
-        style: Colour and pattern; gaps are black.
+        style: Colours and pattern; gaps have the colour of the rim.
         width: Of the coloured line, in pixels.
     """
     x0, y0, x1, y1 = (round(value) for value in box)
-    draw.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=BLACK, width=width + 2)
+    draw.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=style.rim, width=width + 2)
     if style.dash == "solid":
         draw.rectangle((x0, y0, x1, y1), outline=style.color, width=width)
         return

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from msdetr.drawing.boxes import draw_outline
 from msdetr.drawing.captions import Box, place_captions
-from msdetr.drawing.palette import BLACK, WHITE, Rgb, Style, text_color
+from msdetr.drawing.palette import WHITE, Rgb, Style, text_color
 
 PixelSize: TypeAlias = tuple[int, int]
 
@@ -23,16 +23,21 @@ _OUTSIDE: Rgb = (225, 225, 225)
 TEXT_PX = 13
 _LINE_PX = 17
 _MARGIN_PX = 8
-_LARGEST_WIDTH_PX = 6
+_LARGEST_WIDTH_PX = 5
+_PALENESS = 0.35
 
 
 class Role(Enum):
-    """What a box is; each role differs from the others in lightness and in pattern."""
+    """What a box is; each role differs from the others in lightness or in pattern.
 
-    TARGET = Style(WHITE)
-    POSITIVE = Style((86, 180, 233))
-    PICK = Style((230, 159, 0), "dashed")
-    REJECTED = Style((165, 165, 165), "dotted")
+    The page matching.html draws them alike (``style.css``). White rims show dark lines on dark
+    pictures, and leave them as they are on white paper.
+    """
+
+    TARGET = Style((17, 17, 17), rim=WHITE)
+    POSITIVE = Style((0, 114, 178), rim=WHITE)
+    PICK = Style((213, 94, 0), "dashed", WHITE)
+    REJECTED = Style((75, 85, 99), "dotted", WHITE)
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ def draw_region(
         size: Width and height of the result, in pixels.
         tags: Number the boxes by rank.
     """
-    canvas = _cut(image, region, size)
+    canvas = _paler(_cut(image, region, size))
     draw = ImageDraw.Draw(canvas)
     scale = size[0] / (region[2] - region[0])
 
@@ -167,7 +172,7 @@ def draw_overview(
     """
     scale = min(size[0] / image.width, size[1] / image.height)
     shape = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    canvas = image.convert("RGB").resize(shape, Image.Resampling.BICUBIC)
+    canvas = _paler(image.convert("RGB").resize(shape, Image.Resampling.BICUBIC))
     draw = ImageDraw.Draw(canvas)
     places = [(x0 * scale, y0 * scale, x1 * scale, y1 * scale) for (x0, y0, x1, y1), _ in boxes]
     for place in places:
@@ -179,7 +184,7 @@ def draw_overview(
         captions = [caption.split(" ")[0] for caption in captions]
         shown = _place_tags(draw, places, captions, canvas.size)
     for index, box in shown.items():
-        _draw_tag(draw, box, captions[index], WHITE)
+        _draw_tag(draw, box, captions[index], Role.TARGET.value.color)
     return canvas
 
 
@@ -279,7 +284,7 @@ def _draw_dashes(draw: ImageDraw.ImageDraw, box: Box, role: Role) -> None:
     ]
     low, high = (width - 1) // 2, width // 2
     # The rims first: they must not cut into neighbouring dashes.
-    for margin, color in ((1, BLACK if role is Role.PICK else FAINT), (0, role.value.color)):
+    for margin, color in ((1, role.value.rim), (0, role.value.color)):
         for left, top, right, bottom in dashes:
             place = (left - low - margin, top - low - margin, right + high, bottom + high)
             draw.rectangle((*place[:2], place[2] + margin, place[3] + margin), fill=color)
@@ -318,8 +323,13 @@ def _touch(first: Box, second: Box) -> bool:
 def _draw_tag(draw: ImageDraw.ImageDraw, place: Box, text: str, color: Rgb) -> None:
     x0, y0, x1, y1 = (round(value) for value in place)
     centre = ((x0 + x1) / 2, (y0 + y1) / 2)
-    draw.rectangle((x0, y0, x1, y1), fill=color, outline=BLACK)
+    draw.rectangle((x0, y0, x1, y1), fill=color, outline=WHITE)
     draw.text(centre, text, fill=text_color(color), font=font(TEXT_PX - 1), anchor="mm")
+
+
+def _paler(photo: Image.Image) -> Image.Image:
+    """Leave dark colours to the lines."""
+    return Image.blend(photo, Image.new("RGB", photo.size, WHITE), _PALENESS)
 
 
 def _cut(image: Image.Image, region: Box, size: PixelSize) -> Image.Image:

@@ -30,10 +30,12 @@ class Style:
     Attributes:
         color: Of the line and of the caption's background.
         dash: Pattern of the line.
+        rim: Colour along both sides of the line, so that it shows on any background.
     """
 
     color: Rgb
     dash: Dash = "solid"
+    rim: Rgb = BLACK
 
 
 def class_style(label: int) -> Style:

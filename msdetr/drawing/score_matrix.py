@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from msdetr.drawing.matching import BACKGROUND, FAINT, INK, TEXT_PX, fit_text, font
-from msdetr.drawing.palette import BLACK, Rgb, text_color
+from msdetr.drawing.boxes import draw_outline
+from msdetr.drawing.matching import BACKGROUND, FAINT, INK, TEXT_PX, Role, fit_text, font
+from msdetr.drawing.palette import WHITE, Rgb, Style, text_color
 
 _CELL_PX = 22
 _LABEL_PX = 170
 _GAP_PX = 14
 _HEADER_PX = 76
 _QUERY_LABEL_PX = 34
-_PICK_COLOR: Rgb = (230, 159, 0)
+_PICK = Style(Role.PICK.value.color, rim=WHITE)
 # From white to dark blue: lightness alone tells the scores apart.
 _STOPS: tuple[Rgb, ...] = ((255, 255, 255), (198, 219, 239), (107, 174, 214), (8, 81, 156))
 
@@ -93,8 +94,7 @@ def _draw_cell(
     fill = _color(score)
     draw.rectangle((x, y, right, bottom), fill=fill, outline=(225, 225, 225))
     if is_pick:
-        draw.rectangle((x, y, right, bottom), outline=BLACK, width=4)
-        draw.rectangle((x + 1, y + 1, right - 1, bottom - 1), outline=_PICK_COLOR, width=2)
+        draw_outline(draw, (x + 1, y + 1, right - 1, bottom - 1), _PICK, 3)
     if is_positive:
         centre, radius = ((x + right) / 2, (y + bottom) / 2), 4
         box = (centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from importlib.resources import files
 from itertools import pairwise
 
 import numpy as np
@@ -81,6 +83,23 @@ def test_roles_differ_in_lightness_or_pattern() -> None:
             assert first.dash != second.dash or contrast(first.color, second.color) > 1.5
 
 
+@pytest.mark.parametrize("role", Role)
+def test_a_line_or_its_rim_shows_on_any_background(role: Role) -> None:
+    line, rim = role.value.color, role.value.rim
+    greys = [(level,) * 3 for level in range(256)]
+    assert contrast(line, rim) >= 3
+    assert min(max(contrast(line, grey), contrast(rim, grey)) for grey in greys) >= 1.7
+
+
+def test_roles_have_the_colors_of_the_page() -> None:
+    style = (files("msdetr.inspection.report") / "page/style.css").read_text(encoding="utf-8")
+    for role in Role:
+        digits = re.search(rf"--{role.name.lower()}: #(\w+);", style)
+        assert digits is not None
+        full = "".join(2 * digit for digit in digits[1]) if len(digits[1]) == 3 else digits[1]
+        assert bytes.fromhex(full) == bytes(role.value.color)
+
+
 @pytest.mark.parametrize(
     "box", [(100, 80, 200, 180), (0, 0, 3, 2), (390, 290, 400, 300), (0, 0, 400, 300)]
 )
@@ -105,7 +124,7 @@ def test_captions_that_would_overlap_become_numbers_or_are_left_out() -> None:
     together = [((100.0, 100.0, 110.0, 110.0), f"{i} a very long name") for i in range(30)]
     wide = draw_overview(PHOTO, apart, PHOTO.size)
     crowded = draw_overview(PHOTO, together, PHOTO.size)
-    # White is the background of captions; 30 of them side by side would cover far more.
+    # Captions lie on the colour of targets; 30 of them side by side would cover far more.
     assert amount(wide, Role.TARGET) > 3 * 400
     assert amount(crowded, Role.TARGET) < 10 * 20 * 17
 

@@ -4,10 +4,10 @@ const CAUSES = {
   "": ["any", () => true],
   with: ["with positives", (record) => record.cause === null],
   without: ["without positives", (record) => record.cause !== null],
-  lost_to_target: ["… best queries prefer others", (record) => record.cause === "lost_to_target"],
-  dropped_by_cap: ["… dropped by the cap", (record) => record.cause === "dropped_by_cap"],
+  lost_to_target: ["… lost to others", (record) => record.cause === "lost_to_target"],
+  dropped_by_cap: ["… cut by the cap", (record) => record.cause === "dropped_by_cap"],
   shared: ["sharing a query", (record) => record.shared],
-  unpicked: ["1:1 pick not among them", (record) => !record.pickPaired],
+  unpicked: ["1:1 pick not 1:n", (record) => !record.pickPaired],
 };
 
 function countBy(values) {

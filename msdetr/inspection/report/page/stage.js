@@ -3,6 +3,13 @@
 const LABEL_HEIGHT = 17;
 const MAX_ZOOM = 4;
 const MANY_TARGETS = 12;
+const ruler = document.createElement("canvas").getContext("2d");
+
+// Width of a label's text, in pixels; its font is the one of .label in style.css.
+function textWidth(text) {
+  ruler.font = `12px ${getComputedStyle(document.body).fontFamily}`;
+  return ruler.measureText(text).width;
+}
 
 function boxAt(planes, length, index) {
   return [0, 1, 2, 3].map((axis) => planes[axis * length + index]);
@@ -54,7 +61,7 @@ function placeLabel(rect, width, taken, view) {
 }
 
 function drawLabel(text, kind, rect, taken, view) {
-  const place = placeLabel(rect, 7.1 * text.length + 8, taken, view);
+  const place = placeLabel(rect, textWidth(text) + 8, taken, view);
   if (!place) return null;
   return svg("g", { class: `label ${kind}` },
     svg("rect", { x: place.x, y: place.y, width: place.width, height: LABEL_HEIGHT, rx: 3 }),
