@@ -107,7 +107,8 @@ def _draw_panel(plot: Axes, panel: Panel, x_label: str) -> None:
     plot.set_axisbelow(True)
     plot.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, min_n_ticks=1))
     if panel.starts_at_zero:
-        plot.set_ylim(bottom=0)
+        highest = plot.dataLim.y1
+        plot.set_ylim(0, 1.06 * highest if math.isfinite(highest) and highest > 0 else None)
     if not any(math.isfinite(y) for curve in panel.curves for y in _all_values(curve)):
         plot.text(0.5, 0.5, "no values", transform=plot.transAxes, ha="center", color=GREY)
 

@@ -53,3 +53,10 @@ def test_colours_show_on_white() -> None:
     for color in PALETTE:
         red, green, blue = (round(255 * part) for part in to_rgb(color))
         assert contrast((red, green, blue), WHITE) > 2
+
+
+def test_the_highest_point_keeps_off_the_edge() -> None:
+    curve = Curve(label="x", points=Points([1.0, 2.0], [2.4, 1.6]))
+    axes = draw_curves([Panel(title="a", y_label="loss", curves=[curve])], "epoch").axes[0]
+    assert axes.get_ylim()[0] == 0
+    assert axes.get_ylim()[1] >= 1.05 * 2.4
