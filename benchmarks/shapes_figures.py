@@ -32,7 +32,6 @@ from rich.console import Console
 from rich.table import Table
 
 from msdetr.api.candidates import CandidatesReport, compare_candidates
-from msdetr.api.inspect import ProbeSet
 from msdetr.api.inspect_matching import (
     InspectionOptions,
     InspectionReport,
@@ -41,6 +40,7 @@ from msdetr.api.inspect_matching import (
 )
 from msdetr.api.plot import plot_runs
 from msdetr.api.sweep_matching import SweepOptions, SweepReport, sweep_matching
+from msdetr.api.tracing import ProbeSet
 from msdetr.inspection.bootstrap import Estimate
 from msdetr.inspection.run_history import HistoryRow, RunHistory, read_history
 from msdetr.recipe import load_recipe, recipe_to_dict
