@@ -40,6 +40,9 @@ def predict(
     threshold: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Lowest score of a detection.")
     ] = 0.3,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an earlier prediction in DIR.")
+    ] = False,
     device: DeviceOption = "auto",
     overrides: OverridesOption = None,
     as_json: JsonOption = False,
@@ -57,6 +60,7 @@ def predict(
         threshold=threshold,
         device=device,
         overrides=overrides or (),
+        force=force,
     )
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2))

@@ -9,12 +9,13 @@ from pathlib import Path
 from msdetr.errors import UsageError
 
 
-def check_output(output: Path, names: Sequence[str]) -> None:
+def check_output(output: Path, names: Sequence[str], *, force: bool | None = None) -> None:
     """Refuse to overwrite; called before any work.
 
     Args:
         output: Directory to write to; need not exist.
         names: Files that will be written there.
+        force: Whether files may be replaced; None where a command has no ``--force``.
 
     Raises:
         UsageError: It is a file, or holds one of the files.
@@ -22,8 +23,9 @@ def check_output(output: Path, names: Sequence[str]) -> None:
     if output.exists() and not output.is_dir():
         raise UsageError(str(output), "is a file; --output needs a directory")
     present = [name for name in names if (output / name).exists()]
-    if present:
-        raise UsageError(str(output), f"holds {present[0]} already; give another --output")
+    if present and not force:
+        way_out = "" if force is None else ", or --force"
+        raise UsageError(str(output), f"holds {present[0]} already; give another --output{way_out}")
 
 
 @contextmanager

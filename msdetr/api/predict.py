@@ -19,7 +19,7 @@ from msdetr.api.image_inputs import to_image
 from msdetr.api.output import check_output, writing
 from msdetr.api.progress import show_progress
 from msdetr.engine.processes import create_accelerator
-from msdetr.errors import DataError
+from msdetr.errors import DataError, UsageError
 from msdetr.evaluation.results import write_results
 
 RESULTS, IMAGES, DRAWINGS = "predictions.json", "images.json", "drawings"
@@ -115,6 +115,7 @@ def predict(
     threshold: float = DEFAULT_THRESHOLD,
     device: str = "auto",
     overrides: Sequence[str] = (),
+    force: bool = False,
 ) -> PredictReport:
     """Detect objects in image files.
 
@@ -123,10 +124,11 @@ def predict(
         inputs: Files, folders and patterns.
         recipe: Name or path of a published file's recipe.
         output: Directory for drawings and results; nothing is written without it. Must not hold
-            any yet.
+            any yet, unless with ``force``.
         threshold: Lowest score of the detections to keep, in 0..1.
         device: "auto", "cpu", "cuda" or "cuda:N".
         overrides: Recipe fields to change, ``key=value``.
+        force: Replace the results and the drawings of an earlier prediction.
 
     Returns:
         The detections, and the files that could not be read.
@@ -135,23 +137,48 @@ def predict(
         InvalidInputError: Checkpoint, inputs or output cannot be used as asked.
     """
     if output is not None:
-        check_output(output, (RESULTS, IMAGES, DRAWINGS))
+        _check_output(output, force=force)
     paths = find_images(inputs)
     detector = Detector.from_checkpoint(
         checkpoint, recipe=recipe, overrides=overrides, device="cpu"
     ).to(create_accelerator(device=device).device)
+    if output is not None:
+        _remove_drawings(output)
     unreadable: list[tuple[Path, str]] = []
-    stems, files = unique_stems(paths), []
+    files: list[PredictedFile] = []
+    drawings = [f"{DRAWINGS}/{stem}.jpg" for stem in unique_stems(paths)]
     for file in _detect(detector, paths, threshold, unreadable):
         files.append(file)
         if output is not None:
-            _draw(file, output / DRAWINGS, stems[file.image_id - 1])
+            _draw(file, output / drawings[file.image_id - 1])
     space = detector.label_space
     categories = tuple(zip(space.category_ids, space.names, strict=True))
     report = PredictReport(tuple(files), tuple(unreadable), categories)
     if output is not None:
-        _write(report, output)
+        _write(report, output, drawings)
     return report
+
+
+def _check_output(output: Path, *, force: bool) -> None:
+    check_output(output, (RESULTS, IMAGES, DRAWINGS), force=force)
+    for path, is_usable in (
+        *((output / name, Path.is_file) for name in (RESULTS, IMAGES)),
+        (output / DRAWINGS, Path.is_dir),
+    ):
+        if path.exists() and not is_usable(path):
+            raise UsageError(str(path), "is no result of a prediction; give another --output")
+
+
+def _remove_drawings(output: Path) -> None:
+    """Remove what an earlier prediction has drawn: pictures of other inputs would mislead."""
+    try:
+        images = json.loads((output / IMAGES).read_text(encoding="utf-8"))["images"]
+        drawings = [output / DRAWINGS / Path(image["drawing"]).name for image in images]
+    except (OSError, ValueError, TypeError, KeyError):
+        return  # none, or not ours
+    with writing(output):
+        for path in drawings:
+            path.unlink(missing_ok=True)
 
 
 def _detect(
@@ -169,20 +196,22 @@ def _detect(
             yield PredictedFile(position + 1, paths[position], found)
 
 
-def _draw(file: PredictedFile, folder: Path, stem: str) -> None:
+def _draw(file: PredictedFile, path: Path) -> None:
     # Decoded again rather than kept: many photographs do not fit into memory at once.
     picture = file.detections.draw(to_image(file.path))
-    with writing(folder):
-        picture.save(folder / f"{stem}.jpg", quality=_JPEG_QUALITY, subsampling=_FULL_CHROMA)
+    with writing(path.parent):
+        picture.save(path, quality=_JPEG_QUALITY, subsampling=_FULL_CHROMA)
 
 
-def _write(report: PredictReport, output: Path) -> None:
-    images = [
-        {key: value for key, value in file.to_dict().items() if key != "detections"}
-        for file in report.files
-    ]
+def _write(report: PredictReport, output: Path, drawings: Sequence[str]) -> None:
+    images = []
+    for file in report.files:
+        entry = file.to_dict()
+        kept = {key: entry[key] for key in ("file_name", "width", "height")}
+        drawing = drawings[file.image_id - 1]
+        images.append({"id": file.image_id, **kept, "drawing": drawing})
     listed = {
-        "images": [{"id": image.pop("image_id"), **image} for image in images],
+        "images": images,
         "categories": [{"id": id_, "name": name} for id_, name in report.categories],
     }
     with writing(output):

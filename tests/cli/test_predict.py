@@ -257,8 +257,44 @@ class TestOutput:
         refused_line: Callable[..., str],
     ) -> None:
         (tmp_path / name).write_text("mine")
-        line = refused_line("predict", "--ckpt", run_dir, photo, "--output", tmp_path)
-        assert line == f"error: {tmp_path}: holds {name} already; give another --output"
+        command = ("predict", "--ckpt", run_dir, photo, "--output", tmp_path)
+        assert refused_line(*command) == (
+            f"error: {tmp_path}: holds {name} already; give another --output, or --force"
+        )
+
+    @pytest.mark.parametrize("name", ["predictions.json", "drawings"])
+    def test_force_replaces_nothing_of_another_kind(
+        self,
+        name: str,
+        run_dir: Path,
+        photo: Path,
+        tmp_path: Path,
+        refused_line: Callable[..., str],
+    ) -> None:
+        path = tmp_path / name
+        path.write_text("mine") if name == "drawings" else path.mkdir()
+        line = refused_line("predict", "--ckpt", run_dir, photo, "--output", tmp_path, "--force")
+        assert line == f"error: {path}: is no result of a prediction; give another --output"
+
+    def test_force_replaces_an_earlier_prediction(
+        self, predict: Predict, shapes_root: Path, photo: Path, tmp_path: Path
+    ) -> None:
+        output = tmp_path / "out"
+        predict(shapes_root / "val2017", "--output", output)
+        assert len(list((output / "drawings").iterdir())) == 4
+        (output / "drawings/mine.jpg").write_text("not drawn by the command")
+        (output / "notes.txt").write_text("mine")
+        report = predict(photo, "--output", output, "--force", "--threshold", "0")
+        drawings = {path.stem for path in (output / "drawings").iterdir()}
+        assert drawings == {"mine", photo.stem}
+        assert (output / "notes.txt").read_text() == "mine"
+        (listed,) = json.loads((output / "images.json").read_text())["images"]
+        assert (listed["file_name"], listed["drawing"]) == (
+            str(photo),
+            f"drawings/{photo.stem}.jpg",
+        )
+        results = json.loads((output / "predictions.json").read_text())
+        assert len(results) == len(boxes(report)) == 100
 
     def test_a_file_is_no_folder(
         self, run_dir: Path, photo: Path, tmp_path: Path, refused_line: Callable[..., str]
