@@ -13,6 +13,8 @@ from msdetr.api.checkpoints import LoadedCheckpoint, checkpoint_info
 from msdetr.build import build_model
 from msdetr.data.labels import LabelSpace
 from msdetr.errors import CheckpointError, DataError, UsageError
+from msdetr.export import ExportSettings
+from msdetr.model.deformable_attention import DeformableAttention
 from msdetr.recipe import load_recipe
 
 SMALLER = {"model.num_queries": 10, "evaluation.detections_per_image": 8}
@@ -139,6 +141,41 @@ def test_nothing_random_is_drawn(detector: Detector, images: list[Image.Image]) 
     state = torch.get_rng_state()
     detector.predict(images)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.pt2"])
+def test_exported_file_is_the_model(
+    name: str, detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MSDETR_CACHE", str(tmp_path / "cache"))
+    backends = [m.backend for m in detector.model.modules() if isinstance(m, DeformableAttention)]
+    report = detector.export(tmp_path / name, verified_images=2)
+    assert (report.path, report.settings.format) == (
+        tmp_path / name,
+        "onnx" if name.endswith("onnx") else "torch-export",
+    )
+    assert report.size_bytes == (tmp_path / name).stat().st_size
+    found = report.verification
+    assert found is not None
+    assert (found.passed, found.num_images) == (True, 2)
+    assert detector.device == torch.device("cpu")
+    now = [m.backend for m in detector.model.modules() if isinstance(m, DeformableAttention)]
+    assert now == backends
+    with pytest.raises(UsageError, match="exists; add --force"):
+        detector.export(tmp_path / name)
+
+
+def test_form_of_an_exported_file(detector: Detector, tmp_path: Path) -> None:
+    settings = ExportSettings(format="torch-export", static_hw=(64, 96), raw=True)
+    report = detector.export(tmp_path / "raw.pt2", settings, verified_images=0)
+    assert report.verification is None
+    assert report.notices == (
+        "not verified; --verify N compares the file with the model on N images",
+    )
+    logits, boxes = torch.export.load(tmp_path / "raw.pt2").module()(torch.zeros(1, 3, 64, 96))
+    assert (logits.shape, boxes.shape) == ((1, 10, 2), (1, 10, 4))
+    with pytest.raises(UsageError, match=r"expected a name ending in \.pt2"):
+        detector.export(tmp_path / "raw.onnx", settings)
 
 
 def test_devices(detector: Detector) -> None:
