@@ -8,8 +8,10 @@ from pathlib import Path
 import onnx
 import onnx_ir
 import onnxruntime
+import onnxscript.optimizer
 import torch
 from onnx import GraphProto, ModelProto, NodeProto
+from onnx_ir.passes import common as passes
 from torch import Tensor
 from torch.export import ExportedProgram
 
@@ -39,9 +41,11 @@ def write(
             output_names=list(settings.output_names),
             opset_version=OPSET,
             dynamo=True,
+            optimize=False,
             verbose=False,
         )
     assert exported is not None
+    _simplify(exported.model)
     exported.model.metadata_props.update(metadata)
     if settings.static_hw is None:
         _name_dimensions(exported.model.graph)
@@ -87,18 +91,40 @@ class OnnxRunner:
         return {n: torch.from_numpy(v) for n, v in zip(names, values, strict=True)}
 
 
-def open_session(model: Path | bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """Load a model into ONNX Runtime, on the CPU.
+def open_session(
+    model: Path | bytes, threads: int | None = None, provider: str = "CPUExecutionProvider"
+) -> onnxruntime.InferenceSession:
+    """Load a model into ONNX Runtime.
 
     Args:
         model: A file or its content.
         threads: Threads of an operator; as many as PyTorch uses by default.
+        provider: What runs the operators.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
+    # Idle threads would take time from whatever runs between two calls.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     source = str(model) if isinstance(model, Path) else model
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(source, options, providers=[provider])
+
+
+def _simplify(model: onnx_ir.Model) -> None:
+    """Fold constants, and drop what is double or unused.
+
+    The exporter's own optimisation also tries rewriting rules, some of them on every pair of
+    nodes: minutes for a large model, for fusions that runtimes do by themselves.
+    """
+    for _ in range(2):
+        onnxscript.optimizer.fold_constants(model)
+        passes.RemoveUnusedNodesPass()(model)
+    onnx_ir.passes.Sequential(
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.DeduplicateInitializersPass(),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.RemoveUnusedNodesPass(),
+    )(model)
 
 
 def _name_dimensions(graph: onnx_ir.Graph) -> None:
