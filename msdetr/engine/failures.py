@@ -12,7 +12,7 @@ from torch import distributed
 
 from msdetr.engine.roll_call import RollCall
 from msdetr.engine.run_directory import RunDirectory
-from msdetr.engine.state import RunState
+from msdetr.engine.run_state import RunState
 from msdetr.errors import InterruptedRunError, MsdetrError
 
 _LOST_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*?)\.? *(?:It is|$)")
