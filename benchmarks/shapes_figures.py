@@ -51,7 +51,7 @@ NUM_IMAGES = 200
 SHEET_IMAGE = 1000007
 PAGE_IMAGE = 1000005
 PAGE_TARGET = 3
-PAGE_K = 3
+PAGE_K = 6
 SWEPT_KS = "1,2,4,6,10"
 _MEASURES = {
     "iou_at_1": "IoU of the best query",
