@@ -258,6 +258,7 @@ class Trainer(Generic[BatchT]):
         if self.settings.compile_model:
             self.model.compile()
         wrapped, self._optimizer = self._accelerator.prepare(self.model, optimizer)
+        self._processes.fix_order_of_gradients(wrapped)
         if self._ema is not None:
             self._ema.to(self._accelerator.device)
         self._runner = StepRunner(
