@@ -21,9 +21,6 @@ from msdetr.data.sampling import EpochPlan
 SCRIPT = Path(__file__).with_name("run_ranks.py")
 NUM_TRAIN, NUM_VAL, BATCH_SIZE, IMAGES_PER_FORWARD, SEED = 48, 6, 16, 2, 42
 SMALL = {
-    # Group norm over single channels, as width 32 would have it, leaves biases without a gradient
-    # but for rounding, which AdamW makes as large as any.
-    "model.width": 64,
     "model.dropout": 0.1,
     "data.source": "coco",
     "data.num_workers": 1,
