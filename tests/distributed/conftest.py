@@ -25,6 +25,7 @@ SMALL = {
     "data.source": "coco",
     "data.num_workers": 1,
     # Images of a batch differ in size, and so do batches.
+    "data.pad_multiple": 1,
     "data.augmentation.train_sizes": "[64, 80, 96]",
     "data.augmentation.crop_probability": 0.5,
     "data.augmentation.crop_pre_sizes": "[72, 96]",
