@@ -118,7 +118,8 @@ template <typename T, int Lanes, int Blocks>
 void sample_forward(const Points<T>& points, Rows<const T> cells, Samples<const T> samples,
                     Rows<T> output, int64_t first_query, int64_t last_query) {
   using V = Vector<T, Lanes>;
-  constexpr int kChains = Blocks >= 4 ? 1 : 4 / Blocks;  // independent sums hide the latency
+  // Two additions start per cycle and take four: eight independent sums hide the latency.
+  constexpr int kChains = std::clamp(8 / Blocks, 1, kCorners);
   Plan<T> plan;
   for (int64_t query = first_query; query < last_query; ++query) {
     const int64_t ahead = std::min(query + kQueriesAhead, last_query - 1);

@@ -20,6 +20,7 @@ constexpr int kVectorBytes = 16;
 
 template <typename T, int Lanes>
 struct VectorOf {
+  static_assert(Lanes * sizeof(T) <= kVectorBytes);
   typedef T type __attribute__((vector_size(Lanes * sizeof(T))));
 };
 
