@@ -41,6 +41,7 @@ from msdetr.api.inspect_matching import (
 from msdetr.api.plot import plot_runs
 from msdetr.api.sweep_matching import SweepOptions, SweepReport, sweep_matching
 from msdetr.api.tracing import ProbeSet
+from msdetr.errors import MsdetrError
 from msdetr.inspection.bootstrap import Estimate
 from msdetr.inspection.run_history import HistoryRow, RunHistory, read_history
 from msdetr.recipe import load_recipe, recipe_to_dict
@@ -304,4 +305,7 @@ def _parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MsdetrError as error:
+        sys.exit(f"error: {error}")

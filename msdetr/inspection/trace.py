@@ -247,6 +247,7 @@ def _image_from(
     sizes = {"N": info.num_layers, "Q": info.num_queries, "T": len(found["labels"])}
     sizes["J"] = found["one_to_many_queries"].shape[-1]
     _check_shapes(f"image {index}", found, _IMAGE_SHAPES, sizes)
+    _check_values(f"image {index}", found, info)
     for branch in (one_to_one, one_to_many):
         _check_shapes(f"image {index}", branch, _BRANCH_SHAPES, sizes)
     values: dict[str, Any] = {key: entry[key] for key in _PLAIN}
@@ -279,3 +280,16 @@ def _check_shapes(
         expected = tuple(sizes[d] if d in sizes else int(d) for d in shapes[name])
         if tuple(tensor.shape) != expected:
             raise ValueError(f"{where}: {name} is {tuple(tensor.shape)}, expected {expected}")
+
+
+def _check_values(where: str, tensors: Mapping[str, Tensor], info: TraceInfo) -> None:
+    queries = range(-1, info.num_queries)
+    allowed = {
+        "labels": range(len(info.category_names)),
+        "one_to_one_queries": queries,
+        "one_to_many_queries": queries,
+    }
+    for name, values in allowed.items():
+        unknown = set(tensors[name].flatten().tolist()) - set(values)
+        if unknown:
+            raise ValueError(f"{where}: {name} holds {min(unknown)}, which does not exist")

@@ -99,6 +99,7 @@ def test_damage_is_refused(saved: Path, name: str, damage: Callable[[Path], None
         ({"format_version": "x"}, "no valid format_version"),
         ({"num_queries": 41}, r"boxes_cxcywh|hungarian_cost|\bu is"),
         ({"one_to_many": {"k": 3}}, "is damaged"),
+        ({"category_names": ["one"]}, "labels holds [12], which does not exist"),
         ({"images": [{}]}, "is damaged"),
     ],
 )
@@ -109,6 +110,16 @@ def test_documents_that_do_not_fit_are_refused(
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     write_sums(saved)
     with pytest.raises(TraceError, match=told):
+        MatchTrace.load(saved)
+
+
+@pytest.mark.parametrize("name", ["one_to_one_queries", "one_to_many_queries"])
+def test_queries_that_do_not_exist_are_refused(saved: Path, name: str) -> None:
+    tensors = load_file(saved / "trace.safetensors")
+    tensors[f"0.{name}"].fill_(999)
+    save_file(tensors, saved / "trace.safetensors")
+    write_sums(saved)
+    with pytest.raises(TraceError, match=f"{name} holds 999, which does not exist"):
         MatchTrace.load(saved)
 
 
