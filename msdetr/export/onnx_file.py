@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import onnx
 import onnx_ir
@@ -12,7 +13,7 @@ import onnxscript.optimizer
 import torch
 from onnx import GraphProto, ModelProto, NodeProto
 from onnx_ir.passes import common as passes
-from torch import Tensor
+from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from msdetr.export.runners import ExportedOutput
@@ -44,11 +45,12 @@ def write(
             optimize=False,
             verbose=False,
         )
-    assert exported is not None
-    _simplify(exported.model)
+        assert exported is not None
+        _simplify(exported.model)
     exported.model.metadata_props.update(metadata)
     if settings.static_hw is None:
         _name_dimensions(exported.model.graph)
+    _describe_outputs(exported.model.graph, program, settings)
     exported.save(path, include_initializers=True, external_data=False)
 
 
@@ -132,9 +134,19 @@ def _name_dimensions(graph: onnx_ir.Graph) -> None:
     pixels, padding_mask = graph.inputs
     pixels.shape = onnx_ir.Shape([batch, 3, height, width])
     padding_mask.shape = onnx_ir.Shape([batch, height, width])
-    for output in graph.outputs:
-        assert output.shape is not None
-        output.shape = onnx_ir.Shape([batch, *output.shape[1:]])
+
+
+def _describe_outputs(
+    graph: onnx_ir.Graph, program: ExportedProgram, settings: ExportSettings
+) -> None:
+    """State type and shape of the outputs, which simplification may lose."""
+    nodes = cast(Sequence[fx.Node], program.graph.output_node().args[0])
+    for name, output, node in zip(settings.output_names, graph.outputs, nodes, strict=True):
+        value: Tensor = node.meta["val"]
+        batch = onnx_ir.SymbolicDim("batch") if settings.static_hw is None else settings.batch
+        output.name = name
+        output.dtype = onnx_ir.DataType.INT64 if name == "labels" else onnx_ir.DataType.FLOAT
+        output.shape = onnx_ir.Shape([batch, *(int(side) for side in value.shape[1:])])
 
 
 def _tap(graph: GraphProto, *, raw: bool) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,9 +47,15 @@ def example_inputs(settings: ExportSettings, example_hw: tuple[int, int]) -> tup
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence the exporters' warnings about their own code."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    logger = logging.getLogger("onnxscript")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _dynamic_shapes(settings: ExportSettings) -> Any:  # noqa: ANN401 - as torch.export takes it
