@@ -26,7 +26,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -230,6 +230,18 @@ def print_table(rows: Sequence[Row]) -> None:
         print(f"{row.worst_error:>10.1e}")
 
 
+def print_traffic(rows: Sequence[Row], rate: float, floors: Mapping[str, Sequence[float]]) -> None:
+    """Print the time that moving every byte once takes, and how much native moves per second."""
+    print(f"\ncopy rate {rate / 1e9:.1f} GB/s; moving every byte once takes at least (ms):")
+    for row in (row for row in rows if row.backend == "native"):
+        shape = f"{row.case} x{row.images}"
+        forward, both = floors[shape]
+        achieved = [forward / row.forward_ms, both / row.forward_backward_ms]
+        listed = " and ".join(f"{share * rate / 1e9:.1f}" for share in achieved)
+        print(f"  {shape:<20} forward {forward:.2f}, forward and backward {both:.2f};", end="")
+        print(f" native moves {listed} GB/s")
+
+
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -296,9 +308,7 @@ def main() -> None:
         print(json.dumps(result, indent=2, default=str))
         return
     print_table(rows)
-    print(f"\ncopy rate {rate / 1e9:.1f} GB/s; moving every byte once takes at least (ms):")
-    for shape, (forward, both) in floors.items():
-        print(f"  {shape:<20} forward {forward:.2f}, forward and backward {both:.2f}")
+    print_traffic(rows, rate, floors)
     for shape, sizes in memory.items():
         listed = ", ".join(f"{backend} {size:.0f}" for backend, size in sizes.items())
         print(f"extra memory (MB), {shape}: {listed}")

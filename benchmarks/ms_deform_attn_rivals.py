@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 from msdetr.ops import ms_deform_attn
+from msdetr.ops.native import find_nvcc
 
 Shapes = Sequence[tuple[int, int]]
 Attention = Callable[[Tensor, Shapes, Tensor, Tensor], Tensor]
@@ -63,12 +66,27 @@ def _installed_rival(device: str) -> Attention | None:
     return attention
 
 
-def _naive_kernel() -> Attention:
-    from torch.utils import cpp_extension  # noqa: PLC0415  (looks for a CUDA toolkit)
+def build_naive_kernel(library: Path, architecture: str) -> None:
+    """Compile the plain kernel by nvcc itself: torch's own builder would need ninja."""
+    torch_folder = Path(torch.__file__).parent
+    include = torch_folder / "include"
+    # The CUDA runtime comes from torch's own dependencies, as for the package's kernels.
+    command = [
+        *(find_nvcc(), "-std=c++20", "-O3", "-shared", "-Xcompiler=-fPIC", "--cudart=none"),
+        *(f"-arch=sm_{architecture}", str(_NAIVE_SOURCE), "-o", str(library)),
+        *("-isystem", str(include), "-isystem", str(include / "torch/csrc/api/include")),
+        f"-L{torch_folder / 'lib'}",
+        *(f"-l{name}" for name in ("torch_cpu", "c10", "torch_cuda", "c10_cuda")),
+    ]
+    subprocess.run(command, check=True)
 
-    cpp_extension.load(
-        "msdetr_naive", [str(_NAIVE_SOURCE)], extra_cuda_cflags=["-O3"], is_python_module=False
-    )
+
+def _naive_kernel() -> Attention:
+    major, minor = torch.cuda.get_device_capability()
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "naive.so"
+        build_naive_kernel(library, f"{major}{minor}")
+        torch.ops.load_library(library)
     operators = torch.ops.msdetr_naive
 
     class Naive(torch.autograd.Function):
