@@ -11,8 +11,9 @@ of all threads together and hardly depends on what else runs.
     python benchmarks/inference.py --sizes 640x640 --contenders native-fp32 onnx-gather --rounds 5
     python benchmarks/inference.py --recipe shapes_tiny --sizes 160x192 --rounds 20 --json
 
-Exporting takes minutes and compiling a model more; with ``--files`` exports are kept and used
-again, and what is not ready for its first image within ``--preparation-limit`` is left out.
+Exporting takes a minute or more; with ``--files`` exports are kept and used again. What has not
+yielded its first detections within ``--preparation-limit`` (compiling may take longer) is left
+out, and what takes longer than ``--slow`` for an image has one turn.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Entry:
     name: str
     run: Run
     agreement: float = 1.0
+    first_s: float = 0.0
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
@@ -83,14 +85,18 @@ def ready(
         try:
             with time_limit(limit):
                 entry = Entry(name, prepare(name, setting))
+                prepared = time.perf_counter()
                 found = entry.run(images).to("cpu")
         except (RuntimeError, TimeoutError) as error:
             say(f"  {name}: left out, {str(error).splitlines()[0]}")
             continue
         expected = expected or found
         entry.agreement = agreement(expected, found)
-        took = time.perf_counter() - started
-        say(f"  {name}: ready after {took:.1f} s, {entry.agreement:.1%} of the detections agree")
+        entry.first_s = time.perf_counter() - prepared
+        say(
+            f"  {name}: prepared in {prepared - started:.1f} s, first image {entry.first_s:.1f} s, "
+            f"{entry.agreement:.1%} of the detections agree"
+        )
         if name != UNCHECKED and entry.agreement < LEAST_AGREEMENT:
             raise SystemExit(f"{name} computes something else; nothing was timed")
         yield entry
@@ -107,14 +113,15 @@ def timed(entry: Entry, device: str) -> Iterator[None]:
     entry.cpu.append(time.process_time() - cpu)
 
 
-def measure(entries: Sequence[Entry], images: ImageBatch, rounds: int, device: str) -> None:
-    """Let all contenders take turns; they are warm."""
-    for number in range(rounds):
-        for entry in entries:
-            with timed(entry, device):
+def measure(entries: Sequence[Entry], images: ImageBatch, options: argparse.Namespace) -> None:
+    """Let all contenders take turns; they are warm. The slow ones take one turn only."""
+    for number in range(options.rounds):
+        taking_part = [e for e in entries if number == 0 or e.first_s <= options.slow]
+        for entry in taking_part:
+            with timed(entry, options.device):
                 entry.run(images)
-        seconds = ", ".join(f"{entry.name} {entry.wall[-1]:.2f}" for entry in entries)
-        say(f"  round {number + 1} of {rounds}, seconds: {seconds}")
+        seconds = ", ".join(f"{entry.name} {entry.wall[-1]:.2f}" for entry in taking_part)
+        say(f"  round {number + 1} of {options.rounds}, seconds: {seconds}")
 
 
 def rows(entries: Sequence[Entry], size: str) -> list[dict[str, object]]:
@@ -125,6 +132,7 @@ def rows(entries: Sequence[Entry], size: str) -> list[dict[str, object]]:
             "size": size,
             "name": entry.name,
             "agreement": entry.agreement,
+            "turns": len(entry.wall),
             "ms": 1000 * statistics.median(entry.wall),
             "best_ms": 1000 * min(entry.wall),
             "images_per_s": len(entry.wall) / sum(entry.wall),
@@ -139,11 +147,11 @@ def rows(entries: Sequence[Entry], size: str) -> list[dict[str, object]]:
 def print_table(measured: Sequence[dict[str, object]]) -> None:
     """Print one line per size and contender."""
     titles = f"{'ms':>8}{'best':>8}{'image/s':>9}{'ratio':>7}{'CPU ms':>9}{'ratio':>7}"
-    print(f"{'size':<10}{'':<18}{'agree':>7}{titles}")
+    print(f"{'size':<10}{'':<18}{'agree':>7}{'turns':>6}{titles}")
     for row in measured:
         print(
-            f"{row['size']:<10}{row['name']:<18}{row['agreement']:>7.1%}{row['ms']:>8.0f}"
-            f"{row['best_ms']:>8.0f}{row['images_per_s']:>9.2f}{row['ratio']:>7.2f}"
+            f"{row['size']:<10}{row['name']:<18}{row['agreement']:>7.1%}{row['turns']:>6}"
+            f"{row['ms']:>8.0f}{row['best_ms']:>8.0f}{row['images_per_s']:>9.2f}{row['ratio']:>7.2f}"
             f"{row['cpu_ms']:>9.0f}{row['cpu_ratio']:>7.2f}"
         )
 
@@ -165,6 +173,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--slow", type=float, default=15, metavar="SECONDS", help="one turn only above this"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--files", type=Path, metavar="DIR", help="keep exported files there")
@@ -190,7 +201,7 @@ def compare(options: argparse.Namespace, files: Path) -> list[dict[str, object]]
         images = make_image(hw, options.device)
         with torch.inference_mode():
             entries = list(ready(names, setting, images, options.preparation_limit))
-            measure(entries, images, options.rounds, options.device)
+            measure(entries, images, options)
         measured += rows(entries, size)
     return measured
 
