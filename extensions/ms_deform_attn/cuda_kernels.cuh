@@ -96,10 +96,11 @@ struct Groups {
 
   __device__ static int lane() { return threadIdx.x % Lanes; }
   __device__ static int slot(int turn) { return threadIdx.x / Lanes + turn * kGroups; }
-  __device__ static unsigned mask() {
-    return (0xffffffffu >> (32 - Lanes)) << (threadIdx.x % 32 / Lanes * Lanes);
-  }
+  // The groups of a warp stay together: past the end of a tile there are only whole warps.
+  static_assert(kTile<T> % (32 / Lanes) == 0 && kGroups % (32 / Lanes) == 0);
 };
+
+constexpr unsigned kWholeWarp = 0xffffffffu;
 
 template <typename Value, typename T, int Count, int Lanes>
 __global__ void __launch_bounds__(kThreads)
@@ -156,53 +157,72 @@ __global__ void __launch_bounds__(kThreads)
 
 // Sums four numbers over a group of lanes; that of corner k ends in the lanes of its quarter.
 // Halving what is kept in every step takes log2(Lanes) + 1 shuffles instead of 4 * log2(Lanes).
+// Whole warps take part, which makes a shuffle one instruction.
 template <int Lanes, typename T>
-__device__ T sum_corners(const T (&dot)[4], int lane, unsigned mask) {
+__device__ T sum_corners(const T (&dot)[4], int lane) {
   static_assert(Lanes >= 4);
   const bool last_half = lane & (Lanes / 2);
   const bool last_quarter = lane & (Lanes / 4);
   const T sent_first = last_half ? dot[0] : dot[2];
   const T sent_second = last_half ? dot[1] : dot[3];
-  const T first = (last_half ? dot[2] : dot[0]) + __shfl_xor_sync(mask, sent_first, Lanes / 2);
-  const T second = (last_half ? dot[3] : dot[1]) + __shfl_xor_sync(mask, sent_second, Lanes / 2);
+  const T first =
+      (last_half ? dot[2] : dot[0]) + __shfl_xor_sync(kWholeWarp, sent_first, Lanes / 2);
+  const T second =
+      (last_half ? dot[3] : dot[1]) + __shfl_xor_sync(kWholeWarp, sent_second, Lanes / 2);
   const T sent = last_quarter ? first : second;
-  T sum = (last_quarter ? second : first) + __shfl_xor_sync(mask, sent, Lanes / 4);
+  T sum = (last_quarter ? second : first) + __shfl_xor_sync(kWholeWarp, sent, Lanes / 4);
 #pragma unroll
   for (int offset = Lanes / 8; offset > 0; offset /= 2) {
-    sum += __shfl_xor_sync(mask, sum, offset);
+    sum += __shfl_xor_sync(kWholeWarp, sum, offset);
   }
   return sum;
 }
 
+// One sample: scatters into the value gradient, and returns the dot products of the output gradient
+// with the corners. All rows are asked for before any is used, so that their latencies overlap.
+template <int Count, typename Value, typename T, typename Sum>
+__device__ void scatter_sample(const Corners<int64_t>& offset, const Corners<T>& weight,
+                               const Value* head, int64_t head_index, const T (&grad)[Count],
+                               const Sum& grad_value, T (&dot)[4]) {
+  T row[4][Count];
+#pragma unroll
+  for (int corner = 0; corner < 4; ++corner) {
+    load_channels(row[corner], head + offset.item[corner]);
+  }
+#pragma unroll
+  for (int corner = 0; corner < 4; ++corner) {
+#pragma unroll
+    for (int c = 0; c < Count; ++c) {
+      dot[corner] += grad[c] * row[corner][c];
+    }
+    if (weight.item[corner] != T(0)) {
+      grad_value.add(head_index + offset.item[corner], weight.item[corner], grad);
+    }
+  }
+}
+
 // One query's samples of a chunk: scatters into the value gradient, and replaces the planned
-// weights by the dot products of the output gradient with the corners.
+// weights by the dot products of the output gradient with the corners. Lanes that are not `active`
+// have no query or no channel and only keep the warp whole.
 template <int Count, int Lanes, typename Value, typename T, typename Sum>
 __device__ void scatter_query(const Problem& problem, Plan<T>& plan, int slot, int count,
-                              const Value* head, int64_t head_index, int channel,
+                              bool active, const Value* head, int64_t head_index, int channel,
                               const T (&grad)[Count], const Sum& grad_value) {
   using Group = Groups<T, Lanes>;
-  const bool active = channel < problem.channels;
   for (int i = 0; i < count; ++i) {
-    const Corners<int> cell = plan.cell[slot][i];
-    const Corners<T> weight = plan.weight[slot][i];
     T dot[4] = {};
+    if (active) {
+      const Corners<int> cell = plan.cell[slot][i];
+      const Corners<T> weight = plan.weight[slot][i];
+      Corners<int64_t> offset;
 #pragma unroll
-    for (int corner = 0; corner < 4; ++corner) {
-      const int64_t offset = static_cast<int64_t>(cell.item[corner]) * problem.stride() + channel;
-      if (active) {
-        T row[Count];
-        load_channels(row, head + offset);
-#pragma unroll
-        for (int c = 0; c < Count; ++c) {
-          dot[corner] += grad[c] * row[c];
-        }
-        if (weight.item[corner] != T(0)) {
-          grad_value.add(head_index + offset, weight.item[corner], grad);
-        }
+      for (int corner = 0; corner < 4; ++corner) {
+        offset.item[corner] = static_cast<int64_t>(cell.item[corner]) * problem.stride() + channel;
       }
+      scatter_sample(offset, weight, head, head_index, grad, grad_value, dot);
     }
-    const T sum = sum_corners<Lanes>(dot, Group::lane(), Group::mask());
-    __syncwarp(Group::mask());  // all lanes have read the weights
+    const T sum = sum_corners<Lanes>(dot, Group::lane());
+    __syncwarp();  // all lanes have read the weights
     if (Group::lane() % (Lanes / 4) == 0) {
       plan.weight[slot][i].item[Group::lane() / (Lanes / 4)] = sum;
     }
@@ -257,16 +277,18 @@ __global__ void __launch_bounds__(kThreads)
       const int count = min(kChunk, problem.samples() - first);
       for (int turn = 0; turn < Group::kSlots; ++turn) {
         const int slot = Group::slot(turn);
-        if (slot >= kTile<T> || plan.query[slot] < 0) {
+        if (slot >= kTile<T>) {
           continue;
         }
+        const int query = plan.query[slot];
+        const bool active = query >= 0 && channel < problem.channels;
         T grad[Count] = {};
-        if (channel < problem.channels) {
-          load_channels(grad, grad_output + first_channel(problem, pair, problem.queries,
-                                                          plan.query[slot]) + channel);
+        if (active) {
+          load_channels(grad, grad_output + first_channel(problem, pair, problem.queries, query) +
+                                  channel);
         }
-        scatter_query<Count, Lanes>(problem, plan, slot, count, value + head_index, head_index,
-                                    channel, grad, grad_value);
+        scatter_query<Count, Lanes>(problem, plan, slot, count, active, value + head_index,
+                                    head_index, channel, grad, grad_value);
       }
       __syncthreads();
       differentiate_chunk(problem, plan, pair, first, base > 0, locations, attention,

@@ -111,7 +111,7 @@ using std::min;
 
 void __syncthreads() { emulation::arrive(emulation::block_barrier, emulation::kThreads); }
 
-void __syncwarp(unsigned mask) {
+void __syncwarp(unsigned mask = 0xffffffffu) {
   if (!(mask >> (threadIdx.x % 32) & 1)) {
     std::abort();  // a thread outside the mask
   }
@@ -154,74 +154,134 @@ namespace {
 using namespace msdetr;
 using namespace msdetr::cuda;
 
-template <typename T>
+// A 16-bit storage type, as the GPU's bfloat16: the first half of a float, rounded to even.
+struct Brain {
+  uint16_t bits;
+
+  Brain() = default;
+  explicit Brain(float number) {
+    uint32_t all;
+    std::memcpy(&all, &number, sizeof(all));
+    bits = static_cast<uint16_t>((all + 0x7fff + (all >> 16 & 1)) >> 16);
+  }
+  operator float() const {
+    const uint32_t all = static_cast<uint32_t>(bits) << 16;
+    float number;
+    std::memcpy(&number, &all, sizeof(number));
+    return number;
+  }
+};
+
+template <typename Value, typename T>
 struct Arguments {
   Sizes sizes;
   const int64_t* level_sizes;
   double bound;
-  const T* value;
+  const Value* value;
   const T* locations;
   const T* attention;
-  const T* grad_output;
-  T* output;
-  T* grad_value;
+  const Value* grad_output;
+  Value* output;
+  Value* grad_value;
   T* grad_locations;
   T* grad_attention;
+
+  int64_t values() const { return sizes.images * sizes.cells * sizes.heads * sizes.channels; }
 };
 
-template <typename T, int Count, int Lanes>
-void run(const Arguments<T>& call) {
+template <typename Value, typename T, int Count, int Lanes>
+void run_by_atomics(const Arguments<Value, T>& call, const Problem& problem, unsigned blocks) {
+  const auto sum_into = [&](T* sums) {
+    emulation::launch(blocks, [&] {
+      backward_kernel<Value, T, Count, Lanes>(problem, call.value, call.locations, call.attention,
+                                              call.grad_output, AtomicSum<T>{sums},
+                                              Gradients<T>{call.grad_locations,
+                                                           call.grad_attention});
+    });
+  };
+  if constexpr (std::is_same_v<Value, T>) {
+    sum_into(call.grad_value);
+  } else {
+    std::vector<float4> sums(call.values() / 4 + 1);  // aligned as the GPU's memory
+    sum_into(&sums.front().x);
+    for (int64_t i = 0; i < call.values(); ++i) {
+      call.grad_value[i] = static_cast<Value>((&sums.front().x)[i]);
+    }
+  }
+}
+
+template <typename Value, typename T, int Count, int Lanes>
+void run_by_integers(const Arguments<Value, T>& call, const Problem& problem, unsigned blocks) {
+  std::vector<unsigned long long> sums(call.values());
+  emulation::launch(blocks, [&] {
+    backward_kernel<Value, T, Count, Lanes>(problem, call.value, call.locations, call.attention,
+                                            call.grad_output,
+                                            FixedPointSum<T>{sums.data(), &call.bound},
+                                            Gradients<T>{call.grad_locations,
+                                                         call.grad_attention});
+  });
+  emulation::launch(2, [&] {
+    from_fixed_point_kernel<Value>(call.values(), sums.data(), &call.bound, call.grad_value);
+  });
+}
+
+template <typename Value, typename T, int Count, int Lanes>
+int run(const Arguments<Value, T>& call) {
   const Problem problem = describe<T>(call.sizes, call.level_sizes);
   const auto blocks = static_cast<unsigned>(call.sizes.images * call.sizes.heads * problem.tiles);
   emulation::launch(blocks, [&] {
-    forward_kernel<T, T, Count, Lanes>(problem, call.value, call.locations, call.attention,
-                                       call.output);
+    forward_kernel<Value, T, Count, Lanes>(problem, call.value, call.locations, call.attention,
+                                           call.output);
   });
-  const Gradients<T> grads{call.grad_locations, call.grad_attention};
   if (call.bound == 0) {
-    emulation::launch(blocks, [&] {
-      backward_kernel<T, T, Count, Lanes>(problem, call.value, call.locations, call.attention,
-                                          call.grad_output, AtomicSum<T>{call.grad_value}, grads);
-    });
-    return;
+    run_by_atomics<Value, T, Count, Lanes>(call, problem, blocks);
+  } else {
+    run_by_integers<Value, T, Count, Lanes>(call, problem, blocks);
   }
-  const int64_t count =
-      call.sizes.images * call.sizes.cells * call.sizes.heads * call.sizes.channels;
-  std::vector<unsigned long long> sums(count);
-  const FixedPointSum<T> sum{sums.data(), &call.bound};
-  emulation::launch(blocks, [&] {
-    backward_kernel<T, T, Count, Lanes>(problem, call.value, call.locations, call.attention,
-                                        call.grad_output, sum, grads);
-  });
-  emulation::launch(
-      2, [&] { from_fixed_point_kernel<T>(count, sums.data(), &call.bound, call.grad_value); });
+  return 0;
 }
 
-template <typename T>
-int choose(int count, int lanes, const Arguments<T>& call) {
+}  // namespace
+
+// Every entry takes channels per lane and lanes; it returns 1 for a width that is not compiled in.
+// `bound` of 0 asks for floating-point atomics.
+extern "C" int emulate_float(int count, int lanes, const Arguments<float, float>* call) {
   switch (count * 100 + lanes) {
     case 116:
-      return run<T, 1, 16>(call), 0;
-    case 204:
-      return run<T, 2, 4>(call), 0;
-    case 208:
-      return run<T, 2, 8>(call), 0;
+      return run<float, float, 1, 16>(*call);
     case 404:
-      return run<T, 4, 4>(call), 0;
+      return run<float, float, 4, 4>(*call);
     case 408:
-      return run<T, 4, 8>(call), 0;
+      return run<float, float, 4, 8>(*call);
     default:
       return 1;
   }
 }
 
-}  // namespace
-
-// `bound` of 0 asks for floating-point atomics; returns 1 for a width that is not compiled in.
-extern "C" int emulate_float(int count, int lanes, const Arguments<float>* call) {
-  return choose(count, lanes, *call);
+extern "C" int emulate_double(int count, int lanes, const Arguments<double, double>* call) {
+  switch (count * 100 + lanes) {
+    case 116:
+      return run<double, double, 1, 16>(*call);
+    case 204:
+      return run<double, double, 2, 4>(*call);
+    case 208:
+      return run<double, double, 2, 8>(*call);
+    default:
+      return 1;
+  }
 }
 
-extern "C" int emulate_double(int count, int lanes, const Arguments<double>* call) {
-  return choose(count, lanes, *call);
+extern "C" int emulate_bfloat16(int count, int lanes, const Arguments<Brain, float>* call) {
+  switch (count * 100 + lanes) {
+    case 116:
+      return run<Brain, float, 1, 16>(*call);
+    case 408:
+      return run<Brain, float, 4, 8>(*call);
+    case 804:
+      return run<Brain, float, 8, 4>(*call);
+    case 808:
+      return run<Brain, float, 8, 8>(*call);
+    default:
+      return 1;
+  }
 }

@@ -17,16 +17,23 @@ from msdetr.ops import ms_deform_attn
 
 SOURCE = Path(__file__).with_name("cuda_emulation.cpp")
 
-# (queries, channels, points, channels per lane, lanes); 41 queries are as many as cells
+# (queries, channels, points, the kernels' lanes, whether each moves 16 bytes or one channel);
+# 41 queries are as many as cells
 WIDTHS = {
-    "vectors of four": (70, 32, 2, 4, 8),
-    "queries are cells": (41, 32, 2, 4, 8),
-    "few lanes": (5, 12, 2, 4, 4),
-    "several rounds of channels": (5, 80, 2, 4, 8),
-    "more points than one plan holds": (9, 16, 11, 4, 4),
-    "single channels": (5, 7, 3, 1, 16),
-    "single channels in rounds": (5, 35, 2, 1, 16),
+    "whole vectors": (70, 32, 2, 8, True),
+    "queries are cells": (41, 32, 2, 8, True),
+    "few lanes": (5, 16, 2, 4, True),
+    "several rounds of channels": (5, 80, 2, 8, True),
+    "more points than one plan holds": (9, 16, 11, 4, True),
+    "single channels": (5, 7, 3, 16, False),
+    "single channels in rounds": (5, 35, 2, 16, False),
 }
+ENTRIES = {
+    torch.float64: "emulate_double",
+    torch.float32: "emulate_float",
+    torch.bfloat16: "emulate_bfloat16",
+}
+TOLERANCES = {torch.float64: 1e-13, torch.float32: 2e-6, torch.bfloat16: 8e-3}
 
 
 class Arguments(ctypes.Structure):
@@ -79,30 +86,40 @@ def emulate(
         bound.item() if exact else 0.0,
         *(tensor.data_ptr() for tensor in (value, locations, weights, grad_output, *results)),
     )
-    entry = emulator.emulate_double if value.dtype == torch.float64 else emulator.emulate_float
+    entry = getattr(emulator, ENTRIES[value.dtype])
     assert entry(*width, ctypes.byref(arguments)) == 0
     return tuple(results)
 
 
 @pytest.mark.parametrize("exact", [False, True], ids=["atomics", "fixed point"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("name", WIDTHS)
 def test_matches_the_reference(
     samples: Any, emulator: ctypes.CDLL, name: str, dtype: torch.dtype, exact: bool
 ) -> None:
-    queries, channels, points, count, lanes = WIDTHS[name]
-    if dtype == torch.float64 and count == 4:
-        count = 2
+    queries, channels, points, lanes, wide = WIDTHS[name]
     inputs = samples.make_inputs(queries=queries, channels=channels, points=points).to(dtype)
+    width = (16 // dtype.itemsize if wide else 1, lanes)
+    check_against_reference(samples, emulator, inputs, width, exact=exact)
+
+
+def test_half_vectors_of_narrow_values(samples: Any, emulator: ctypes.CDLL) -> None:
+    inputs = samples.make_inputs(queries=70, channels=12).to(torch.bfloat16)
+    check_against_reference(samples, emulator, inputs, (4, 8), exact=False)
+
+
+def check_against_reference(
+    samples: Any, emulator: ctypes.CDLL, inputs: Any, width: tuple[int, int], *, exact: bool
+) -> None:
+    dtype = inputs.value.dtype
     leaves = [tensor.double().requires_grad_() for tensor in inputs.tensors]
     expected = ms_deform_attn(leaves[0], inputs.spatial_shapes, *leaves[1:], backend="reference")
-    grad_output = (torch.rand(expected.shape, generator=torch.Generator().manual_seed(2)) - 0.5).to(
-        dtype
-    )
+    generator = torch.Generator().manual_seed(2)
+    grad_output = (torch.rand(expected.shape, generator=generator) - 0.5).to(dtype)
     gradients = torch.autograd.grad(expected, leaves, grad_output.double())
-    actual = emulate(emulator, inputs, grad_output, (count, lanes), exact=exact)
+    actual = emulate(emulator, inputs, grad_output, width, exact=exact)
     errors = samples.relative_errors(actual, (expected.detach(), *gradients))
-    assert max(errors) < (1e-13 if dtype == torch.float64 else 2e-6)
+    assert max(errors) < TOLERANCES[dtype]
 
 
 def test_values_beyond_32_bit_indices(samples: Any, emulator: ctypes.CDLL) -> None:
