@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 import onnxruntime
 import torch
@@ -106,7 +107,7 @@ def prepare(name: str, setting: Setting) -> Run:
             return _eager(setting, setting.loaded.model, bf16=name == "native-bf16")
         case "compile":
             compiled = torch.compile(setting.loaded.model, dynamic=False)
-            return _eager(setting, compiled, bf16=False)
+            return _eager(setting, cast(nn.Module, compiled), bf16=False)
         case "torch-export":
             return _torch_export(setting)
         case _:

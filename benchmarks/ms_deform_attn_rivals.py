@@ -86,7 +86,7 @@ def _naive_kernel() -> Attention:
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "naive.so"
         build_naive_kernel(library, f"{major}{minor}")
-        torch.ops.load_library(library)
+        torch.ops.load_library(library)  # type: ignore[no-untyped-call]
     operators = torch.ops.msdetr_naive
 
     class Naive(torch.autograd.Function):
