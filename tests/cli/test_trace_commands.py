@@ -72,7 +72,7 @@ def test_sweep_of_the_own_setting_repeats_the_trace(
     for layer in (0, 1):
         pairs = sum(int((i.one_to_many_queries[layer] >= 0).sum()) for i in loaded.images)
         assert rows[layer]["positives"] == pairs
-    assert (rows[2]["k"], rows[2]["threshold"], rows[2]["iou_weight"]) == (6, 0.4, 0.7)
+    assert (rows[2]["k"], rows[2]["threshold"], rows[2]["iou_weight"]) == (2, 0.4, 0.7)
 
 
 @pytest.mark.parametrize(
