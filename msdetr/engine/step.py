@@ -209,6 +209,8 @@ class StepRunner(Generic[BatchT]):
         self._stop = stop
         self._accelerator = accelerator
         self._model = model
+        # Finding the parameters takes longer than many a small model's clipping.
+        self._parameters = list(model.parameters())
         self._optimizer = optimizer
         self._task = task
         self._processes = processes
@@ -259,7 +261,7 @@ class StepRunner(Generic[BatchT]):
             for index, (batch, place) in enumerate(zip(batches, places, strict=True))
         ]
         self._statistics.share(len(batches) * self._processes.count)
-        norm = self._accelerator.clip_grad_norm_(self._model.parameters(), self._clip_norm)
+        norm = self._accelerator.clip_grad_norm_(self._parameters, self._clip_norm)
         *rows, [grad_norm] = _to_host([_as_row(loss) for loss in losses], norm)
         bad = [
             self._describe(*entry)
