@@ -97,7 +97,8 @@ def main() -> None:
 def deviations(run: Path, name: str) -> list[str]:
     """Fields in which a run's recipe differs from the packaged one, a line each.
 
-    Seed and stored traces are free: they choose another sample, and change nothing.
+    Seed, stored traces and processes that load images are free: the first chooses another
+    sample, the others change nothing.
     """
     own = flatten(recipe_to_dict(load_recipe(str(run / "recipe.yaml"))))
     packaged = flatten(recipe_to_dict(load_recipe(name)))
@@ -105,7 +106,7 @@ def deviations(run: Path, name: str) -> list[str]:
     return [
         f"{run}: {key} is {own.get(key)}, in the packaged {name} {packaged.get(key)}"
         for key in keys
-        if key != "train.seed" and not key.startswith("inspection.")
+        if key not in {"train.seed", "data.num_workers"} and not key.startswith("inspection.")
     ]
 
 
