@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
+
+from msdetr.ops.schema import without_autocast
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -15,8 +17,4 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
     """Context without autocast on the device of ``x``, for layers that yield coordinates."""
-    # Entered only where needed, so that an export in full precision records no autocast region.
-    kind = x.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        return torch.autocast(kind, enabled=False)
-    return nullcontext()
+    return without_autocast(x.device.type)

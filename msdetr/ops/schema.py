@@ -41,6 +41,7 @@ def autocast_value(value: Tensor) -> Tensor:
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
     """Return a context in which dtypes are left as they are."""
+    # Entered only where needed, so that an export in full precision records no autocast region.
     if not _autocasts(device_type):
         return nullcontext()
     return torch.autocast(device_type, enabled=False)
