@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -43,10 +45,23 @@ class _SafeCollator:
         return failure or self.collator([s for s in samples if isinstance(s, Sample)])
 
 
-def _leave_process_group(_: int) -> None:
+def _begin_worker(_: int) -> None:
     # Ctrl-C and time limits signal the whole group: the training process answers by saving its
     # state, for which its workers must not have died under it.
     os.setsid()
+    sys.excepthook = report_unless_abandoned
+
+
+def report_unless_abandoned(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Print an exception of a worker's thread, unless the training process just left.
+
+    A training that is stopped while it takes over a batch hangs up on the thread that hands the
+    batch over. Failures to make a batch do not come here: they travel to the training process.
+    """
+    if not issubclass(kind, (EOFError, ConnectionError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 class BatchLoader:
@@ -78,7 +93,7 @@ class BatchLoader:
             num_workers=num_workers,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
-            worker_init_fn=_leave_process_group,
+            worker_init_fn=_begin_worker,
             generator=torch.Generator(),
         )
 
