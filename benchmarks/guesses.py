@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
 from msdetr.api.datasets import TrainingData, load_training_data
-from msdetr.api.session import TrainingSession
+from msdetr.api.training.session import TrainingSession
 from msdetr.data.coco_index import CocoIndex
 from msdetr.engine.processes import create_accelerator
 from msdetr.engine.run_directory import RunDirectory

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.export.passes import move_to_device_pass
 
-from msdetr.api.checkpoints import LoadedCheckpoint
+from msdetr.api.checkpoints.loaded import LoadedCheckpoint
 from msdetr.api.export import export_loaded
 from msdetr.build import build_model
 from msdetr.data.labels import Category, LabelSpace

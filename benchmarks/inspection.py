@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from msdetr.api.checkpoints import load_checkpoint
-from msdetr.api.dataset_detector import DatasetDetector, DetectionSettings, Results
+from msdetr.api.checkpoints.loaded import load_checkpoint
 from msdetr.api.datasets import EvaluationData, find_index, load_evaluation_data
-from msdetr.api.tracing import ProbeSet, TraceOrigin, trace_model
+from msdetr.api.detection.dataset_detector import DatasetDetector, DetectionSettings, Results
+from msdetr.api.traces.make_trace import ProbeSet, TraceOrigin, trace_model
 from msdetr.build import build_collator, build_label_space, build_model
 from msdetr.data.dataset import DetectionDataset
 from msdetr.data.loading import BatchLoader

@@ -40,11 +40,11 @@ from msdetr.api.inspect_matching import (
 )
 from msdetr.api.plot import plot_runs
 from msdetr.api.sweep_matching import SweepOptions, SweepReport, sweep_matching
-from msdetr.api.tracing import ProbeSet
+from msdetr.api.traces.make_trace import ProbeSet
 from msdetr.errors import MsdetrError
 from msdetr.inspection.bootstrap import Estimate
-from msdetr.inspection.run_history import HistoryRow, RunHistory, read_history
 from msdetr.recipe import load_recipe, recipe_to_dict
+from msdetr.run_report.history import HistoryRow, RunHistory, read_history
 
 RECIPES = ("shapes_tiny", "shapes_tiny_baseline")
 DOCUMENTS = ("README.md", "docs/inspection.md")

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from msdetr.inspection.rematch import rematch
-from msdetr.inspection.sweep import SweepGrid, sweep
+from msdetr.inspection.sweep.statistics import SweepGrid, sweep
 from msdetr.inspection.trace import MatchTrace
 
 GRID = SweepGrid(

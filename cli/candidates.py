@@ -59,7 +59,7 @@ def candidates(
     from rich.console import Console
 
     from msdetr.api.candidates import compare_candidates
-    from msdetr.api.tracing import ProbeSet
+    from msdetr.api.traces.make_trace import ProbeSet
 
     report = compare_candidates(
         checkpoints or (),

@@ -76,8 +76,8 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a checkpoint as ONNX or torch.export file, and compare the file with the model."""
+    from msdetr.api.checkpoints.official import export_official, open_checkpoint
     from msdetr.api.export import ExportSettings, export_checkpoint, parse_size
-    from msdetr.api.official import export_official, open_checkpoint
 
     if file_format == "official":
         given = {"--static": static, "--raw": raw, "--detections": detections, "--data": data}

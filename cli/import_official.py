@@ -33,7 +33,7 @@ def import_official(
     force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint there.")] = False,
 ) -> None:
     """Turn a published .pth file into a checkpoint; nothing in the file is executed."""
-    from msdetr.api.official import import_official as run_import
+    from msdetr.api.checkpoints.official import import_official as run_import
 
     loaded = run_import(
         path, recipe, output, classes=classes, overrides=overrides or (), force=force

@@ -92,7 +92,7 @@ def inspect_matching(
 
     from msdetr.api.inspect_matching import InspectionOptions, TraceSource
     from msdetr.api.inspect_matching import inspect_matching as run_inspection
-    from msdetr.api.tracing import ProbeSet
+    from msdetr.api.traces.make_trace import ProbeSet
 
     source = TraceSource(
         checkpoint=checkpoint,

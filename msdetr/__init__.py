@@ -14,7 +14,7 @@ __all__ = ["Detector", "ImageDetections", "__version__", "evaluate", "load_recip
 
 _HOMES = {
     "Detector": "msdetr.api.detector",
-    "ImageDetections": "msdetr.api.image_detections",
+    "ImageDetections": "msdetr.api.detection.image_detections",
     "evaluate": "msdetr.api.evaluate",
     "load_recipe": "msdetr.recipe",
     "train": "msdetr.api.train",

@@ -11,19 +11,19 @@ from typing import Any
 from rich.table import Table
 
 from msdetr.api.output import check_output, writing
-from msdetr.api.tracing import ProbeSet, trace_checkpoint
+from msdetr.api.traces.make_trace import ProbeSet, trace_checkpoint
 from msdetr.assignment import OneToManyAssigner
 from msdetr.data.images import decode_image
 from msdetr.drawing.figures import save_figure
 from msdetr.errors import DataError, UsageError
 from msdetr.inspection.bootstrap import Estimate, bootstrap_means
-from msdetr.inspection.candidate_figures import (
+from msdetr.inspection.candidates.figures import (
     ShownTarget,
     choose_targets,
     draw_candidates,
     draw_iou_densities,
 )
-from msdetr.inspection.candidates import (
+from msdetr.inspection.candidates.measures import (
     MEASURES,
     MeasuredTrace,
     check_same_targets,

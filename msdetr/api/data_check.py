@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from msdetr.api.data_report import DataReport, SplitFacts
 from msdetr.api.datasets import TrainingData, check_names
 from msdetr.api.progress import counting, show_progress
 from msdetr.build import build_label_space, limit_split, locate_files
@@ -16,6 +15,7 @@ from msdetr.data.coco_file import drop_contradictions, find_contradictions, pars
 from msdetr.data.coco_index import CocoIndex, index_annotations
 from msdetr.data.findings import NUM_EXAMPLES, Finding
 from msdetr.data.image_checks import ImageFacts, examine_images, find_leakage, summarise_images
+from msdetr.data.report import DataReport, SplitFacts
 from msdetr.errors import DataError
 from msdetr.recipe import Recipe
 

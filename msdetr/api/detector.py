@@ -13,17 +13,17 @@ from typing import Self
 
 import torch
 
-from msdetr.api.checkpoints import LoadedCheckpoint, check_free
-from msdetr.api.dataset_detector import DetectionSettings, autocast, make_detections
+from msdetr.api.checkpoints.loaded import LoadedCheckpoint, check_free
+from msdetr.api.checkpoints.official import export_official, open_checkpoint
+from msdetr.api.detection.dataset_detector import DetectionSettings, autocast, make_detections
+from msdetr.api.detection.image_detections import ImageDetections, split_detections
+from msdetr.api.detection.image_inputs import IMAGE_TYPES, ImageInput, to_sample
 from msdetr.api.export import (
     DEFAULT_VERIFIED,
     ExportReport,
     ExportSettings,
     export_loaded,
 )
-from msdetr.api.image_detections import ImageDetections, split_detections
-from msdetr.api.image_inputs import IMAGE_TYPES, ImageInput, to_sample
-from msdetr.api.official import export_official, open_checkpoint
 from msdetr.build import build_collator, build_eval_transform
 from msdetr.data.labels import LabelSpace
 from msdetr.data.sample import Sample

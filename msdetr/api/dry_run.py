@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from msdetr.api.datasets import load_training_data
-from msdetr.api.session import TrainingSession
+from msdetr.api.training.session import TrainingSession
 from msdetr.data.batching import Batch, grow_to_cells
 from msdetr.data.coco_index import CocoIndex
 from msdetr.data.transforms import resized_hw

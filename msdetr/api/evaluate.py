@@ -10,10 +10,15 @@ from typing import Any
 
 from rich.table import Table
 
-from msdetr.api.checkpoints import LoadedCheckpoint
-from msdetr.api.dataset_detector import DatasetDetector, DetectionSettings, Results, merge_shares
+from msdetr.api.checkpoints.loaded import LoadedCheckpoint
+from msdetr.api.checkpoints.official import open_checkpoint
 from msdetr.api.datasets import EvaluationData, load_evaluation_data
-from msdetr.api.official import open_checkpoint
+from msdetr.api.detection.dataset_detector import (
+    DatasetDetector,
+    DetectionSettings,
+    Results,
+    merge_shares,
+)
 from msdetr.api.output import check_output, writing
 from msdetr.build import build_collator
 from msdetr.data.loading import BatchLoader

@@ -16,15 +16,15 @@ from typing import Any
 
 from rich.console import Console
 
-from msdetr.api.checkpoints import LoadedCheckpoint
-from msdetr.api.export_data import (
+from msdetr.api.checkpoints.loaded import LoadedCheckpoint
+from msdetr.api.checkpoints.official import open_checkpoint
+from msdetr.api.exporting.metadata import describe_export
+from msdetr.api.exporting.verification_images import (
     VerificationData,
     load_verification_data,
     score,
     verification_batches,
 )
-from msdetr.api.export_metadata import describe_export
-from msdetr.api.official import open_checkpoint
 from msdetr.build import build_collator
 from msdetr.data.batching import count_cells
 from msdetr.errors import UsageError, VerificationError

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rich.table import Table
 
-from msdetr.api.official import open_checkpoint
+from msdetr.api.checkpoints.official import open_checkpoint
 from msdetr.api.output import check_output, writing
 from msdetr.api.progress import counting, show_progress
-from msdetr.api.tracing import ProbeSet, origin_of, trace_checkpoint, trace_untrained
+from msdetr.api.traces.make_trace import ProbeSet, origin_of, trace_checkpoint, trace_untrained
 from msdetr.errors import TraceError, UsageError
 from msdetr.inspection.assignment_table import AssignmentTable, assignment_rows
 from msdetr.inspection.pictures import ImagePictures

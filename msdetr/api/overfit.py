@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from msdetr.api.datasets import load_training_data
-from msdetr.api.session import TrainingSession
+from msdetr.api.training.session import TrainingSession
 from msdetr.boxes import cxcywh_to_xyxy, iou_and_giou
 from msdetr.data.batching import Batch
 from msdetr.data.sampling import EpochPlan

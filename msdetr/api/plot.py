@@ -10,9 +10,9 @@ from msdetr.api.output import check_output, writing
 from msdetr.drawing.figures import save_figure
 from msdetr.engine.run_directory import RECIPE_FILE
 from msdetr.errors import UsageError
-from msdetr.inspection.run_history import read_history
-from msdetr.inspection.training_curves import PlottedRun, draw_training_curves, labels_of
 from msdetr.recipe import load_recipe
+from msdetr.run_report.curves import PlottedRun, draw_training_curves, labels_of
+from msdetr.run_report.history import read_history
 
 PLOTS = "plots"
 _SUFFIXES = (".png", ".svg")

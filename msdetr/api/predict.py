@@ -12,10 +12,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from msdetr.api.detection.image_detections import ImageDetections
+from msdetr.api.detection.image_files import find_images, unique_stems
+from msdetr.api.detection.image_inputs import to_image
 from msdetr.api.detector import DEFAULT_THRESHOLD, Detector
-from msdetr.api.image_detections import ImageDetections
-from msdetr.api.image_files import find_images, unique_stems
-from msdetr.api.image_inputs import to_image
 from msdetr.api.output import check_output, writing
 from msdetr.api.progress import show_progress
 from msdetr.engine.processes import create_accelerator

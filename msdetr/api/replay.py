@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from msdetr.api.datasets import load_training_data
-from msdetr.api.resume import check_same_annotations
-from msdetr.api.session import TrainingSession
+from msdetr.api.training.resume import check_same_annotations
+from msdetr.api.training.session import TrainingSession
 from msdetr.data.batching import Batch
 from msdetr.data.sampling import EpochPlan
 from msdetr.engine.checkpoint import INFO_FILE, find_checkpoint, read_info, read_weights
@@ -21,11 +21,11 @@ from msdetr.engine.non_finite import NonFinite, NonFiniteWatch, find_bad_weights
 from msdetr.engine.processes import create_accelerator
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.run_state import RunState
-from msdetr.engine.seeding import seed_torch
 from msdetr.engine.step import MicroBatchPlace
 from msdetr.engine.weights import load_weights
 from msdetr.errors import CheckpointError, VerificationError
 from msdetr.recipe import Recipe, recipe_from_dict
+from msdetr.seeding import seed_torch
 
 _NAMES = {"fp32": "float32"}
 _LOWER_PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from msdetr.api.epoch_traces import TRACES
 from msdetr.api.output import check_output, writing
+from msdetr.api.traces.epoch_traces import TRACES
 from msdetr.drawing.curves import Curve, Panel, Points, draw_curves
 from msdetr.drawing.figures import save_figure
 from msdetr.errors import UsageError

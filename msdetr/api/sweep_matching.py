@@ -13,9 +13,9 @@ from msdetr.api.output import check_output, writing
 from msdetr.assignment import OneToManyAssigner
 from msdetr.drawing.figures import save_figure
 from msdetr.errors import UsageError
-from msdetr.inspection.sweep import SweepGrid, sweep
-from msdetr.inspection.sweep_figures import CAVEAT, FIGURES, draw_sweep
-from msdetr.inspection.sweep_tables import ALL_LAYERS, Row, sweep_rows, write_sweep_csv
+from msdetr.inspection.sweep.figures import CAVEAT, FIGURES, draw_sweep
+from msdetr.inspection.sweep.statistics import SweepGrid, sweep
+from msdetr.inspection.sweep.tables import ALL_LAYERS, Row, sweep_rows, write_sweep_csv
 from msdetr.inspection.trace import MatchTrace
 
 CSV_FILE = "sweep.csv"

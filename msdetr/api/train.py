@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from msdetr.api.checkpoints.init_from import initialise_from
 from msdetr.api.data_check import training_notes
 from msdetr.api.datasets import load_training_data
-from msdetr.api.init_from import initialise_from
-from msdetr.api.resume import check_same_annotations, find_start
-from msdetr.api.run_report import report_run
-from msdetr.api.session import TrainingSession
+from msdetr.api.training.resume import check_same_annotations, find_start
+from msdetr.api.training.run_report import report_run
+from msdetr.api.training.session import TrainingSession
 from msdetr.engine.environment import collect_environment
 from msdetr.engine.processes import create_accelerator
 from msdetr.engine.run_directory import RunDirectory

@@ -15,9 +15,9 @@ from msdetr.data.images import decode_image
 from msdetr.data.labels import LabelSpace
 from msdetr.data.sample import Example, Sample
 from msdetr.data.sampling import Key
-from msdetr.data.seeding import seeded_generator
 from msdetr.data.transforms import Transform
 from msdetr.errors import DataError, UnreadableImageError
+from msdetr.seeding import seeded_generator
 
 MOST_SKIPPED = 20
 """Unreadable images in a row after which the folder rather than an image must be at fault."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from msdetr.data.seeding import seeded_generator
 from msdetr.errors import UsageError
+from msdetr.seeding import seeded_generator
 
 Key = tuple[int, int]
 """Epoch and position in the index: what a dataset is asked for."""

@@ -23,8 +23,8 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from msdetr.digests import SUMS_FILE, digest_file, list_sums, refuse_unlisted, require_version
 from msdetr.errors import CheckpointError, MsdetrError
+from msdetr.files import SUMS_FILE, digest_file, list_sums, refuse_unlisted, require_version
 
 FORMAT_VERSION = 1
 INFO_FILE = "checkpoint.json"

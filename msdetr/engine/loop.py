@@ -30,7 +30,6 @@ from msdetr.engine.roll_call import LostProcessError, RollCall
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.run_state import RunState
 from msdetr.engine.schedule import Schedule
-from msdetr.engine.seeding import seed_torch
 from msdetr.engine.settings import TrainerSettings
 from msdetr.engine.signals import StopRequest, StopSignalError
 from msdetr.engine.step import (
@@ -44,6 +43,7 @@ from msdetr.engine.step import (
 from msdetr.engine.training_state import collect_training_state, restore_training_state
 from msdetr.engine.weights import load_weights, unique_state
 from msdetr.errors import DataError, InterruptedRunError, MsdetrError, UsageError
+from msdetr.seeding import seed_torch
 
 Evaluate = Callable[[nn.Module], Mapping[str, float | None]]
 Inspect = Callable[[nn.Module, int], object]

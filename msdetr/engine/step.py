@@ -17,9 +17,9 @@ from msdetr.engine.batch_norm import RunningStatistics
 from msdetr.engine.ema import WeightAverage
 from msdetr.engine.optimizer import apply_lr_factor
 from msdetr.engine.processes import Processes
-from msdetr.engine.seeding import derive_seed, seed_torch
 from msdetr.engine.signals import StopRequest, StopSignalError
 from msdetr.errors import DivergedError
+from msdetr.seeding import derive_seed, seed_torch
 
 _TERMS_SHOWN = 8
 

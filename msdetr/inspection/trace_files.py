@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from msdetr.digests import SUMS_FILE, digest_file, list_sums, refuse_unlisted, require_version
 from msdetr.errors import TraceError
+from msdetr.files import SUMS_FILE, digest_file, list_sums, refuse_unlisted, require_version
 
 DOCUMENT = "trace.json"
 TENSORS = "trace.safetensors"

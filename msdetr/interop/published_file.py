@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msdetr.digests import digest_file
 from msdetr.errors import CheckpointError, MsdetrError, VerificationError
+from msdetr.files import digest_file
 
 
 @dataclass(frozen=True)

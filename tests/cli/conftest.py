@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from msdetr.data import shapes
-from msdetr.data.shapes_outlines import SHAPE_CLASSES
+from msdetr.data.shapes.outlines import SHAPE_CLASSES
 from msdetr.ops import default_backend, native
 
 NUM_TRAIN, NUM_VAL = 8, 4

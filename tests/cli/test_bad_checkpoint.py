@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from msdetr.digests import SUMS_FILE, list_sums
+from msdetr.files import SUMS_FILE, list_sums
 
 Refuse = Callable[..., list[str]]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from msdetr.api.detection_task import DetectionTask
+from msdetr.api.training.detection_task import DetectionTask
 from msdetr.engine.records import RunRecords
 from msdetr.engine.run_state import RunState
 from msdetr.engine.step import MicroBatchPlace, StepLoss

@@ -16,8 +16,8 @@ from torch import Tensor
 from torchvision.models import resnet50
 
 from msdetr import Detector
-from msdetr.api.checkpoints import load_checkpoint
-from msdetr.api.official import export_official, load_official
+from msdetr.api.checkpoints.loaded import load_checkpoint
+from msdetr.api.checkpoints.official import export_official, load_official
 from msdetr.build import build_model
 from msdetr.engine.checkpoint import read_info, read_weights
 from msdetr.errors import CheckpointError, UsageError

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from msdetr.api import run_report
+from msdetr.api.training import run_report
 
 PICTURES = [
     f"{name}{suffix}" for name in ("losses", "ap", "learning_rate") for suffix in (".png", ".svg")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from msdetr.api.tracing import trace_checkpoint
+from msdetr.api.traces.make_trace import trace_checkpoint
 from msdetr.inspection.trace import MatchTrace
 
 CANDIDATES = ("candidates.csv", "candidates.png", "iou_density.png", "summary.json")

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from msdetr.api.checkpoints import load_checkpoint
+from msdetr.api.checkpoints.loaded import load_checkpoint
 from msdetr.engine.records import RunRecords
 from msdetr.engine.run_state import RunState
 from msdetr.engine.step import StepReport

@@ -15,7 +15,7 @@ import pytest
 import torch
 import typer
 
-from msdetr.api.checkpoints import checkpoint_info
+from msdetr.api.checkpoints.loaded import checkpoint_info
 from msdetr.build import build_model
 from msdetr.data.labels import Category, LabelSpace
 from msdetr.engine.checkpoint import save_checkpoint

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from msdetr.digests import SUMS_FILE, list_sums
 from msdetr.engine.checkpoint import read_info, read_training_state, read_weights
 from msdetr.errors import CheckpointError
+from msdetr.files import SUMS_FILE, list_sums
 
 NUM_MUTATIONS = 200
 FILES = (

@@ -13,38 +13,52 @@ ROOT = Path(__file__).resolve().parents[2]
 _TENSORS = {"structures", "boxes", "errors"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "digests": {"errors"},
+    "files": {"errors"},
+    "seeding": {"errors"},
     "version": set(),
     "structures": {"errors"},
     "boxes": {"errors"},
     "recipe": {"errors", "recipes"},
     "ops": {"errors", "extensions"},
-    "data": _TENSORS,
+    "data": _TENSORS | {"files", "seeding"},
     "model": _TENSORS | {"ops"},
     "assignment": _TENSORS,
     "losses": _TENSORS,
-    "engine": {"errors", "digests"},
-    "evaluation": _TENSORS,
-    "drawing": _TENSORS,
-    "inspection": _TENSORS | {"digests", "assignment", "losses", "drawing"},
-    "export": _TENSORS | {"model", "ops"},
-    "interop": {"errors", "digests"},
+    "engine": {"errors", "files", "seeding"},
+    "evaluation": _TENSORS | {"files"},
+    "drawing": _TENSORS | {"files"},
+    "inspection": _TENSORS | {"files", "assignment", "losses", "drawing"},
+    "run_report": {"errors", "files", "drawing"},
+    "export": _TENSORS | {"model", "ops", "files"},
+    "interop": {"errors", "files"},
     "build": {
         *_TENSORS,
         *("recipe", "ops", "data", "model", "assignment", "losses", "engine", "evaluation"),
         "interop",
+        "files",
+        "seeding",
     },
     "api": {
         *_TENSORS,
         *("recipe", "ops", "data", "model", "assignment", "losses", "engine", "evaluation"),
-        *("interop", "build", "version", "digests", "drawing", "inspection", "export"),
+        *(
+            "interop",
+            "build",
+            "version",
+            "files",
+            "seeding",
+            "drawing",
+            "inspection",
+            "run_report",
+            "export",
+        ),
     },
     "cli": {"recipe", "api", "errors", "version"},
     "recipes": set(),
     "extensions": set(),
 }
 # Parts that must start without loading torch.
-TORCH_FREE = {"errors", "digests", "version", "recipe", "recipes", "extensions"}
+TORCH_FREE = {"errors", "files", "version", "recipe", "recipes", "extensions"}
 
 
 def part_of(path: Path) -> str:

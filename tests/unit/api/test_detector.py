@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from msdetr import Detector
-from msdetr.api.checkpoints import LoadedCheckpoint, checkpoint_info
+from msdetr.api.checkpoints.loaded import LoadedCheckpoint, checkpoint_info
 from msdetr.build import build_model
 from msdetr.data.labels import LabelSpace
 from msdetr.errors import CheckpointError, DataError, UsageError

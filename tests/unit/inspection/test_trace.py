@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from msdetr.digests import SUMS_FILE, list_sums
 from msdetr.errors import TraceError
+from msdetr.files import SUMS_FILE, list_sums
 from msdetr.inspection.trace import MatchTrace, TracedImage
 
 Scene = Any

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from msdetr.api.tracing import ProbeSet, trace_untrained
+from msdetr.api.traces.make_trace import ProbeSet, trace_untrained
 from msdetr.assignment import HungarianAssigner, OneToManyAssigner
 from msdetr.assignment.costs import focal_class_cost, pairwise_giou, pairwise_l1
 from msdetr.inspection.rematch import rematch

@@ -1,0 +1,1 @@
+"""Checkpoints as the commands open them: ours, published files, starting weights."""

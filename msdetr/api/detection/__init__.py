@@ -1,0 +1,1 @@
+"""Detection on images and data sets, shared by evaluation, prediction and training."""

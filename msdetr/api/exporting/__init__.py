@@ -1,0 +1,1 @@
+"""What an export needs beside the model: images to verify it on, and metadata."""

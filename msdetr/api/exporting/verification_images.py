@@ -1,0 +1,166 @@
+"""Real images for the verification of an export, and their score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle
+
+import numpy as np
+import torch
+from torch.nn.functional import pad
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+from msdetr.api.checkpoints.loaded import LoadedCheckpoint
+from msdetr.api.datasets import EvaluationData, load_evaluation_data
+from msdetr.api.detection.dataset_detector import Results
+from msdetr.api.progress import counting, show_progress
+from msdetr.build import build_collator, build_eval_transform, build_label_space
+from msdetr.data import shapes
+from msdetr.data.coco_index import locate_split, read_coco
+from msdetr.data.dataset import DetectionDataset
+from msdetr.data.sample import Example
+from msdetr.data.transforms import Transform
+from msdetr.errors import DataError
+from msdetr.evaluation import detections_to_results, evaluate_boxes
+from msdetr.export import ExportSettings, VerificationBatch
+from msdetr.structures import Detections, ImageBatch
+
+# So small a data set is generated in a second.
+_NUM_SHAPES = 64
+
+
+@dataclass(frozen=True)
+class StretchTransform:
+    """Resize to one fixed size, whatever the aspect ratio; what a file without mask needs.
+
+    Attributes:
+        hw: Height and width in pixels.
+    """
+
+    hw: tuple[int, int]
+
+    def __call__(self, example: Example, generator: torch.Generator | None = None) -> Example:
+        """Return the resized image; its targets are not for comparison with predictions."""
+        del generator
+        image = functional.resize(example.image, list(self.hw), InterpolationMode.BILINEAR)
+        return Example(image, example.boxes_xyxy_px, example.labels)
+
+
+@dataclass(frozen=True)
+class VerificationData:
+    """Images to verify on.
+
+    Attributes:
+        data: Images with their ground truth.
+        source: What they are, in words.
+        is_scored: Whether the ground truth is of the model's classes.
+        notice: Why these images, if not those that were to be expected.
+    """
+
+    data: EvaluationData
+    source: str
+    is_scored: bool = True
+    notice: str | None = None
+
+
+def load_verification_data(
+    loaded: LoadedCheckpoint, settings: ExportSettings, data: str | None
+) -> VerificationData:
+    """Find images: those of ``data``, else the recipe's validation split, else generated shapes.
+
+    Raises:
+        DataError: ``data`` is missing or malformed.
+        UsageError: ``data`` is no data set.
+    """
+    try:
+        found = load_evaluation_data(loaded.recipe, loaded.label_space, data)
+        annotations = str(found.dataset.index.annotations_file)
+        verified = VerificationData(found, annotations)
+    except DataError as error:
+        if data is not None:
+            raise
+        notice = f"verifying on generated shapes, without AP: {str(error).splitlines()[0]}"
+        verified = VerificationData(_shapes(loaded), "generated shapes", False, notice)  # noqa: FBT003
+    if settings.static_hw is not None:
+        verified.data.dataset.transform = StretchTransform(settings.static_hw)
+    return verified
+
+
+def verification_batches(
+    loaded: LoadedCheckpoint, settings: ExportSettings, data: EvaluationData, num_images: int
+) -> Iterator[VerificationBatch]:
+    """Make batches of images of different sizes, with a line of progress now and then.
+
+    Files for any size are given one image, padded as in evaluation, and two images, padded as
+    little as possible, in turn, so that sizes vary; others are given their batch size.
+    """
+    dataset = data.dataset
+    groups = _group(_spread(dataset, num_images), settings)
+    collator = build_collator(loaded.recipe, loaded.model)
+    tight = replace(collator, pad_multiple=1)
+    for group in show_progress(groups, len(groups), "verifying"):
+        size = len(group) if settings.static_hw is None else settings.batch
+        samples = [dataset[0, position] for position in group]
+        samples += [samples[-1]] * (size - len(samples))
+        alone = settings.static_hw is None and size == 1
+        images = (collator if alone else tight).pad([sample.pixels for sample in samples])
+        yield VerificationBatch(
+            images=_pad(images, settings.least_side),
+            image_ids=tuple(sample.image_id for sample in samples[: len(group)]),
+            original_hw=torch.tensor([sample.original_hw for sample in samples]),
+        )
+
+
+def _pad(images: ImageBatch, least_side: int) -> ImageBatch:
+    height, width = images.padding_mask.shape[1:]
+    missing = (0, max(0, least_side - width), 0, max(0, least_side - height))
+    return ImageBatch(pad(images.pixels, missing), pad(images.padding_mask, missing, value=True))
+
+
+def score(
+    loaded: LoadedCheckpoint,
+    verified: VerificationData,
+    found: Sequence[tuple[Sequence[int], Detections]],
+) -> float | None:
+    """AP of detections on the images that they belong to; None without ground truth."""
+    if not verified.is_scored:
+        return None
+    categories = loaded.label_space.category_id_by_label
+    results: Results = []
+    for image_ids, detections in found:
+        results += detections_to_results(detections, image_ids, categories)
+    ids = [image_id for image_ids, _ in found for image_id in image_ids]
+    return evaluate_boxes(verified.data.ground_truth, results, image_ids=ids).ap
+
+
+def _shapes(loaded: LoadedCheckpoint) -> EvaluationData:
+    with counting("generating shapes") as progress:
+        folder = shapes.default_folder(1, _NUM_SHAPES)
+        root = shapes.ensure(folder, 1, _NUM_SHAPES, progress)
+    split = locate_split("val", root=root)
+    index = read_coco(split.images_dir, split.annotations_file)
+    recipe = loaded.recipe
+    label_space = build_label_space(recipe.data, index)
+    transform: Transform = build_eval_transform(recipe.data)
+    return EvaluationData(DetectionDataset(index, transform, label_space, recipe.train.seed))
+
+
+def _spread(dataset: DetectionDataset, num_images: int) -> list[int]:
+    """Positions of images evenly spread over all sizes."""
+    height, width = dataset.index.image_hw.T
+    order = np.lexsort((width, height, height / width))
+    chosen = np.linspace(0, len(order) - 1, min(num_images, len(order))).round().astype(int)
+    positions: list[int] = order[chosen].tolist()
+    return positions
+
+
+def _group(positions: Sequence[int], settings: ExportSettings) -> list[Sequence[int]]:
+    sizes = cycle((1, 2)) if settings.static_hw is None else cycle((settings.batch,))
+    groups, start = [], 0
+    while start < len(positions):
+        size = next(sizes)
+        groups.append(positions[start : start + size])
+        start += size
+    return groups

@@ -1,0 +1,1 @@
+"""Making match traces of checkpoints and of models in training."""

@@ -1,0 +1,1 @@
+"""One training run composed from a recipe: session, resuming, report."""

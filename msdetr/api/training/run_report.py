@@ -1,0 +1,176 @@
+"""What a training leaves for its reader: ``plots/`` and ``report.html``."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from rich.console import Console
+from rich.text import Text
+
+from msdetr.api.datasets import EvaluationData
+from msdetr.api.plot import plot_runs
+from msdetr.data.images import decode_image
+from msdetr.drawing.detections import draw_detections
+from msdetr.engine.metrics_file import read_rows
+from msdetr.engine.reporting import logger
+from msdetr.engine.run_directory import RunDirectory
+from msdetr.errors import MsdetrError
+from msdetr.recipe import Recipe, recipe_to_dict, recipe_to_yaml
+from msdetr.run_report.page import RunReport, SamplePictures, render_run_report
+
+REPORT_FILE = "report.html"
+_NUM_SAMPLES = 6
+_LOWEST_SCORE = 0.3
+_MOST_DETECTIONS = 20
+_TITLES = {"losses": "Losses", "ap": "AP", "learning_rate": "Learning rate"}
+
+
+def report_run(directory: RunDirectory, recipe: Recipe, images: EvaluationData) -> Path | None:
+    """Draw the curves of a finished run and write its report.
+
+    Whatever goes wrong is said on stderr, and nothing else: the run's checkpoints matter more.
+
+    Args:
+        directory: Of the run.
+        recipe: Of the run.
+        images: Validation images, whose detections are in the run's ``evaluation``.
+
+    Returns:
+        The report; None if it could not be written.
+    """
+    console = Console(stderr=True)
+    file = directory.path / REPORT_FILE
+    try:
+        plots = plot_runs([directory.path])
+        report = _collect(directory, recipe, images, plots.files)
+        file.write_text(render_run_report(report), encoding="utf-8")
+    except Exception as error:  # the training is done and must not fail for a picture
+        logger.debug("the report failed", exc_info=True)
+        kind = "" if isinstance(error, MsdetrError) else f"{type(error).__name__}: "
+        console.print(Text(f"the run is whole, but has no report: {kind}{error}"), soft_wrap=True)
+        return None
+    console.print(Text(f"report: {file}"), soft_wrap=True)
+    return file
+
+
+def _collect(
+    directory: RunDirectory, recipe: Recipe, images: EvaluationData, plots: Sequence[Path]
+) -> RunReport:
+    metrics = _read_json(directory.evaluation / "metrics.json")
+    curves = {file.stem: file for file in plots if file.suffix == ".svg"}
+    environment = _read_json(directory.environment_file)
+    return RunReport(
+        name=directory.path.resolve().name,
+        description=recipe.description,
+        facts=_facts(directory, recipe, images),
+        curves={_TITLES[name]: file for name, file in curves.items()},
+        evaluation=metrics,
+        evaluation_note=f"The last evaluation, on {len(images.image_ids)} images.",
+        samples=_draw_samples(directory, images),
+        samples_note=(
+            f"Up to {_NUM_SAMPLES} validation images with objects, evenly spread over the ids; "
+            f"detections of the last evaluation with a score of at least {_LOWEST_SCORE}, "
+            f"{_MOST_DETECTIONS} at most."
+        ),
+        recipe=recipe_to_yaml(recipe),
+        environment="" if environment is None else json.dumps(environment, indent=2),
+    )
+
+
+def _facts(
+    directory: RunDirectory, recipe: Recipe, images: EvaluationData
+) -> list[tuple[str, str]]:
+    epochs = [row for row in read_rows(directory.metrics_file) if row["kind"] == "epoch"]
+    scored = [row for row in epochs if row.get("ap") is not None]
+    fields = recipe_to_dict(recipe)
+    many = fields["supervision"]["one_to_many"]
+    supervision = "one-to-one only"
+    if many is not None:
+        supervision = (
+            f"one-to-one and one-to-many (k {many['k']}, threshold {many['threshold']:g}, "
+            f"IoU weight {many['iou_weight']:g}), placement {fields['model']['placement']}"
+        )
+    facts = [
+        ("supervision", supervision),
+        ("queries", str(fields["model"]["num_queries"])),
+        ("validation images", str(images.dataset.index.annotations_file)),
+        ("finished epochs", f"{len(epochs)} of {fields['train']['epochs']}"),
+        ("images per step", str(fields["train"]["batch_size"])),
+        ("seed", str(fields["train"]["seed"])),
+    ]
+    if scored:
+        best = max(scored, key=lambda row: row["ap"])
+        facts.append(("last AP", f"{100 * scored[-1]['ap']:.1f}"))
+        facts.append(("best AP", f"{100 * best['ap']:.1f} after epoch {best['epoch'] + 1}"))
+    return facts
+
+
+def _draw_samples(directory: RunDirectory, images: EvaluationData) -> list[SamplePictures]:
+    predictions = _read_json(directory.evaluation / "predictions.json")
+    if predictions is None:
+        return []
+    index = images.dataset.index
+    detected, targets = _by_image(predictions), _by_image(images.ground_truth["annotations"])
+    present = [i for i, image_id in enumerate(images.image_ids) if targets[image_id]]
+    stride = max(1, len(present) // _NUM_SAMPLES)
+    known = set(images.dataset.label_space.category_ids)
+    samples = []
+    for position in present[::stride][:_NUM_SAMPLES]:
+        image_id = images.image_ids[position]
+        found = [
+            entry
+            for entry in detected[image_id]
+            # A label space with unused labels (coco91) can detect what has no name.
+            if entry["score"] >= _LOWEST_SCORE and entry["category_id"] in known
+        ]
+        found = sorted(found, key=lambda entry: -entry["score"])[:_MOST_DETECTIONS]
+        height, width = index.image_hw[position].tolist()
+        image = decode_image(index.path_of(position), (height, width))
+        samples.append(
+            SamplePictures(
+                file_name=str(index.file_names[position]),
+                ground_truth=_draw(image, targets[image_id], images),
+                num_targets=len(targets[image_id]),
+                detections=_draw(image, found, images),
+                num_detections=len(found),
+            )
+        )
+    return samples
+
+
+def _draw(
+    image: Image.Image, entries: Sequence[Mapping[str, Any]], images: EvaluationData
+) -> Image.Image:
+    labels = images.dataset.label_space
+    position = {category_id: i for i, category_id in enumerate(labels.category_ids)}
+    rows = [position[entry["category_id"]] for entry in entries]
+    scored = bool(entries) and "score" in entries[0]
+    return draw_detections(
+        image,
+        [_corners(entry["bbox"]) for entry in entries],
+        rows,
+        [labels.names[row] for row in rows],
+        [entry["score"] for entry in entries] if scored else None,
+    )
+
+
+def _corners(bbox: Sequence[float]) -> list[float]:
+    x, y, width, height = bbox
+    return [x, y, x + width, y + height]
+
+
+def _by_image(entries: Sequence[Mapping[str, Any]]) -> Mapping[int, list[Mapping[str, Any]]]:
+    grouped: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    for entry in entries:
+        if not entry.get("iscrowd"):
+            grouped[entry["image_id"]].append(entry)
+    return grouped
+
+
+def _read_json(path: Path) -> Any:  # noqa: ANN401 - JSON values
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -1,0 +1,182 @@
+"""Everything that one training needs, composed from a recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from accelerate import Accelerator
+from torch import nn
+
+from msdetr.api.checkpoints.loaded import checkpoint_info
+from msdetr.api.datasets import TrainingData
+from msdetr.api.detection.dataset_detector import DatasetDetector, DetectionSettings, merge_shares
+from msdetr.api.traces.epoch_traces import EpochTracer
+from msdetr.api.training.detection_task import DetectionTask
+from msdetr.build import (
+    build_collator,
+    build_criterion,
+    build_model,
+    build_parameter_groups,
+    build_schedule,
+    load_pretrained_backbone,
+)
+from msdetr.data.batching import Batch
+from msdetr.data.loading import BatchLoader
+from msdetr.data.sampling import EpochPlan
+from msdetr.engine.ema import WeightAverage
+from msdetr.engine.loop import Trainer
+from msdetr.engine.optimizer import build_adamw
+from msdetr.engine.processes import Processes
+from msdetr.engine.run_directory import RunDirectory
+from msdetr.engine.settings import TrainerSettings
+from msdetr.evaluation.coco import evaluate_boxes
+from msdetr.evaluation.results import write_results
+from msdetr.recipe import Recipe
+from msdetr.seeding import seed_torch
+
+
+class TrainingSession:
+    """A recipe's model, data and plan, on one process of a run.
+
+    Args:
+        recipe: What to train and how.
+        data: What it reads.
+        accelerator: Device, precision and processes.
+        directory: Where the run is kept.
+        plan: Which images go together; made of the recipe by default.
+
+    Raises:
+        CheckpointError: The backbone's weights cannot be had.
+        DataError: Epochs are to be traced, but no image to trace has a target.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: TrainingData,
+        accelerator: Accelerator,
+        directory: RunDirectory,
+        *,
+        plan: EpochPlan | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.data = data
+        self._accelerator = accelerator
+        self._processes = Processes(accelerator)
+        self._directory = directory
+        self.plan = plan or EpochPlan(
+            len(data.train),
+            recipe.train.batch_size,
+            recipe.train.images_per_forward,
+            recipe.train.seed,
+        )
+        seed_torch(recipe.train.seed, "init")
+        self.model = build_model(
+            recipe.model,
+            data.label_space.num_classes,
+            checkpoint_encoder=recipe.train.checkpoint_encoder,
+        )
+        self.task = DetectionTask(build_criterion(recipe.supervision))
+        self._collator = build_collator(recipe, self.model)
+        self._train_loader = BatchLoader(
+            data.train,
+            self._collator,
+            num_workers=recipe.data.num_workers,
+            pin_memory=accelerator.device.type == "cuda",
+        )
+        self._detector = self._build_detector()
+        self._tracer = (
+            EpochTracer(recipe, data.val, directory.path)
+            if recipe.inspection.trace_every_epoch
+            else None
+        )
+
+    def load_pretrained(self) -> None:
+        """Load the backbone weights that the recipe names.
+
+        Raises:
+            CheckpointError: They cannot be had, or do not fit.
+        """
+        load_pretrained_backbone(self.model, self.recipe.model.backbone)
+
+    def trainer(self) -> Trainer[Batch]:
+        """Compose the training loop."""
+        recipe = self.recipe.train
+        steps = self.plan.num_steps
+        trainer = Trainer(
+            accelerator=self._accelerator,
+            model=self.model,
+            optimizer=build_adamw(
+                self.model,
+                build_parameter_groups(self.model, recipe),
+                weight_decay=recipe.weight_decay,
+            ),
+            schedule=build_schedule(recipe, steps),
+            task=self.task,
+            loader_for_epoch=self.batches,
+            settings=TrainerSettings(
+                epochs=recipe.epochs,
+                steps_per_epoch=steps,
+                micro_batches_per_step=self.plan.micro_batches_per_step,
+                seed=recipe.seed,
+                clip_norm=recipe.clip_norm,
+                log_every_steps=recipe.log_every_steps,
+                evaluate_every_epochs=self.recipe.evaluation.every_epochs,
+                keep_every_epochs=recipe.keep_every_epochs,
+                compile_model=recipe.compile,
+            ),
+            run_directory=self._directory,
+            info={
+                **checkpoint_info(self.recipe, self.data.label_space),
+                "data": self.data.describe(),
+                "overfit": self.data.overfit,
+                "repeats": self.plan.repeats,
+            },
+            evaluate=self.evaluate,
+            ema=None if recipe.ema is None else WeightAverage(self.model, recipe.ema.decay),
+        )
+        if self._tracer is not None:
+            trainer.inspect_epochs(self._tracer)
+        return trainer
+
+    def batches(self, epoch: int, first_step: int) -> Iterable[Batch]:
+        """This process's micro-batches of an epoch, from an optimizer step on."""
+        rank, world = self._processes.rank, self._processes.count
+        return self._train_loader.load(self.plan.batches(epoch, rank, world, first_step=first_step))
+
+    def evaluate(self, model: nn.Module) -> dict[str, float | None]:
+        """Evaluate on the validation images and keep the result in the run's directory.
+
+        Returns:
+            The twelve COCO numbers on the main process, nothing on others.
+        """
+        shares = self._processes.gather(self._detector.detect(model)[0])
+        if not self._processes.is_main:
+            return {}
+        results = merge_shares(shares)
+        val = self.data.val
+        metrics = evaluate_boxes(val.ground_truth, results, image_ids=val.image_ids)
+        folder = self._directory.evaluation
+        folder.mkdir(exist_ok=True)
+        (folder / "metrics.json").write_text(json.dumps(metrics.to_dict(), indent=2) + "\n")
+        write_results(folder / "predictions.json", results)
+        return metrics.summary()
+
+    def _build_detector(self) -> DatasetDetector:
+        evaluation = self.recipe.evaluation
+        dataset = self.data.val.dataset
+        return DatasetDetector(
+            dataset,
+            BatchLoader(dataset, self._collator, num_workers=self.recipe.data.num_workers),
+            DetectionSettings(
+                limit=evaluation.detections_per_image,
+                nms_threshold=evaluation.nms_threshold,
+                batch_size=evaluation.batch_size,
+                # Accelerate has wrapped the model's forward in the training's precision.
+                precision="fp32",
+                category_id_of_label=self.data.label_space.category_id_by_label,
+            ),
+            rank=self._processes.rank,
+            world=self._processes.count,
+        )

@@ -1,0 +1,1 @@
+"""The best queries of every target, compared between two models."""

@@ -1,0 +1,1 @@
+"""Many settings of the one-to-many assigner tried on one trace."""

@@ -1,0 +1,1 @@
+"""History, curves and report page of a training run."""

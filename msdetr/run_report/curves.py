@@ -1,0 +1,222 @@
+"""The figures of one or several trainings: losses, AP, learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from msdetr.drawing.curves import Curve, Panel, Points, draw_curves
+from msdetr.errors import UsageError
+from msdetr.run_report.history import HistoryRow, RunHistory
+
+_LINE_STYLES = ("with mixed supervision", "without")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlottedRun:
+    """A training to plot.
+
+    Attributes:
+        label: What the legend calls it.
+        history: What it logged.
+        box_weight: Weight of the L1 loss in the regression loss.
+        giou_weight: Weight of the GIoU loss in it.
+    """
+
+    label: str
+    history: RunHistory
+    box_weight: float = 5.0
+    giou_weight: float = 2.0
+
+
+def draw_training_curves(runs: Sequence[PlottedRun], layer: int = -1) -> dict[str, Figure]:
+    """Draw every figure that the logs have values for.
+
+    Args:
+        runs: Trainings, one color each.
+        layer: Decoder layer of the losses, counted from 0; -1 for the last one.
+
+    Returns:
+        Figures by name: ``losses``, ``ap``, ``learning_rate``.
+
+    Raises:
+        UsageError: A run has no such layer, or the runs have no common axis.
+
+    Source: Zhao et al., MS-DETR, CVPR 2024, figure 2 (loss curves of one-to-one supervision).
+    """
+    axis = _Axis.common(runs)
+    values = {
+        "losses": _loss_panels(runs, axis, layer),
+        "ap": _score_panels(runs, axis),
+        "learning_rate": _rate_panels(runs, axis),
+    }
+    return {
+        name: draw_curves(panels, axis.label, line_styles=_LINE_STYLES)
+        for name, panels in values.items()
+        if any(panel.curves for panel in panels)
+    }
+
+
+Value = Callable[[HistoryRow], float | None]
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Positions of rows: finished epochs, or optimizer steps where epochs are not known."""
+
+    label: str
+    by_epoch: bool
+
+    @classmethod
+    def common(cls, runs: Sequence[PlottedRun]) -> _Axis:
+        if all(run.history.epochs for run in runs):
+            return cls("epoch", by_epoch=True)
+        without_steps = [run for run in runs if not run.history.steps]
+        if without_steps:
+            unfinished = next(run for run in runs if not run.history.epochs)
+            raise UsageError(
+                str(unfinished.history.path),
+                "has no finished epoch, and the log of "
+                f"{without_steps[0].label} has no steps: there is no common axis",
+            )
+        return cls("optimizer step", by_epoch=False)
+
+    def of_epochs(self, history: RunHistory, value: Value, *, means: bool = False) -> Points:
+        """Values of whole epochs, at their ends; means over an epoch in its middle."""
+        length = 1.0 if self.by_epoch else history.steps_per_epoch or 1.0
+        shift = 0.5 if means else 1.0
+        return _points((length * (row.epoch + shift), value(row)) for row in history.epochs)
+
+    def of_steps(self, history: RunHistory, value: Value) -> Points:
+        """Values of single steps."""
+        length = (history.steps_per_epoch or 1.0) if self.by_epoch else 1.0
+        return _points(((row.step or 0) / length, value(row)) for row in history.steps)
+
+
+def _points(pairs: Iterable[tuple[float, float | None]]) -> Points:
+    known = [(x, y) for x, y in pairs if y is not None]
+    return Points([x for x, _ in known], [y for _, y in known])
+
+
+def _loss_panels(runs: Sequence[PlottedRun], axis: _Axis, layer: int) -> list[Panel]:
+    chosen = [_layer_of(run, layer) for run in runs]
+    title = "last decoder layer" if layer < 0 else f"decoder layer {layer}"
+    classification = [
+        _loss_curve(run, number, axis, _term(f"one_to_one/class/{index}"))
+        for number, (run, index) in enumerate(zip(runs, chosen, strict=True))
+    ]
+    regression = [
+        _loss_curve(run, number, axis, _regression(run, index))
+        for number, (run, index) in enumerate(zip(runs, chosen, strict=True))
+    ]
+    return [
+        Panel(
+            title=f"One-to-one classification loss ({title})",
+            y_label="focal loss, unweighted",
+            curves=_with_values(classification),
+        ),
+        Panel(
+            title=f"One-to-one regression loss ({title})",
+            y_label=_regression_label(runs),
+            curves=_with_values(regression),
+        ),
+    ]
+
+
+def _score_panels(runs: Sequence[PlottedRun], axis: _Axis) -> list[Panel]:
+    panels = []
+    for key, title in {"ap": "AP", "ap50": "AP50"}.items():
+        value = _percent(key)
+        curves = [
+            _curve(run, number, axis.of_epochs(run.history, value))
+            for number, run in enumerate(runs)
+        ]
+        label = f"{title} on the validation images (%)"
+        panels.append(Panel(title=title, y_label=label, curves=_with_values(curves)))
+    return [panel for panel in panels if panel.curves]
+
+
+def _rate_panels(runs: Sequence[PlottedRun], axis: _Axis) -> list[Panel]:
+    curves = []
+    for number, run in enumerate(runs):
+        steps = axis.of_steps(run.history, _rate)
+        curves.append(_curve(run, number, steps if steps.x else axis.of_epochs(run.history, _rate)))
+    label = "learning rate"
+    return [Panel(title="Learning rate", y_label=label, curves=_with_values(curves))]
+
+
+def _loss_curve(run: PlottedRun, number: int, axis: _Axis, value: Value) -> Curve:
+    epochs = axis.of_epochs(run.history, value, means=True)
+    steps = axis.of_steps(run.history, value)
+    if epochs.x:
+        return _curve(run, number, epochs, steps if steps.x else None)
+    return _curve(run, number, steps)
+
+
+def _curve(run: PlottedRun, number: int, points: Points, detail: Points | None = None) -> Curve:
+    return Curve(
+        label=run.label,
+        points=points,
+        detail=detail,
+        series=number,
+        dashed=not run.history.mixed_supervision,
+    )
+
+
+def _with_values(curves: Sequence[Curve]) -> list[Curve]:
+    return [curve for curve in curves if curve.points.x]
+
+
+def _layer_of(run: PlottedRun, layer: int) -> int:
+    count = run.history.num_layers
+    if layer >= count:
+        raise UsageError("--layer", f"{run.label} has layers 0 to {count - 1}, got {layer}")
+    return count - 1 if layer < 0 else layer
+
+
+def _term(key: str) -> Value:
+    return lambda row: row.terms.get(key)
+
+
+def _percent(key: str) -> Value:
+    def percent(row: HistoryRow) -> float | None:
+        score = row.scores.get(key)
+        return None if score is None else 100 * score
+
+    return percent
+
+
+def _rate(row: HistoryRow) -> float | None:
+    return row.lr
+
+
+def _regression(run: PlottedRun, layer: int) -> Value:
+    def weighted(row: HistoryRow) -> float | None:
+        box, giou = (row.terms.get(f"one_to_one/{name}/{layer}") for name in ("box", "giou"))
+        if box is None or giou is None:
+            return None
+        return run.box_weight * box + run.giou_weight * giou
+
+    return weighted
+
+
+def _regression_label(runs: Sequence[PlottedRun]) -> str:
+    weights = dict.fromkeys((run.box_weight, run.giou_weight) for run in runs)
+    return " or ".join(f"{box:g} L1 + {giou:g} (1 - GIoU)" for box, giou in weights)
+
+
+def labels_of(paths: Sequence[str]) -> list[str]:
+    """Shortest endings of paths that tell them apart, for a legend.
+
+    Args:
+        paths: Paths with forward slashes, without the names of the logs.
+    """
+    parts = [path.strip("/").split("/") for path in paths]
+    longest = max(map(len, parts), default=1)
+    for length in range(1, longest + 1):
+        endings = ["/".join(part[-length:]) for part in parts]
+        if len(set(endings)) == len(endings):
+            return endings
+    return [f"{'/'.join(part)} ({number})" for number, part in enumerate(parts, start=1)]

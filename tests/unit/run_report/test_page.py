@@ -1,0 +1,57 @@
+"""The report of a run: one file, with everything in it and all text escaped."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from msdetr.run_report.page import RunReport, SamplePictures, render_run_report
+
+EVIL = "<script>alert(1)</script>"
+
+
+def report(tmp_path: Path, **changes: Any) -> str:
+    curve = tmp_path / "ap.svg"
+    curve.write_text("<svg/>")
+    picture = Image.new("RGB", (1600, 900))
+    values: dict[str, Any] = {
+        "name": "run",
+        "description": "",
+        "facts": [("queries", "60")],
+        "curves": {"AP": curve},
+        "evaluation": {
+            "ap": 0.4321,
+            "ap_small": None,
+            "per_class": [
+                {"name": EVIL, "num_ground_truth": 3, "ap": 0.5, "ap50": None},
+            ],
+        },
+        "evaluation_note": "note",
+        "samples": [SamplePictures(EVIL, picture, 7, picture, 5)],
+        "samples_note": "",
+        "recipe": f"description: {EVIL}",
+        "environment": "",
+    }
+    return render_run_report(RunReport(**{**values, **changes}))
+
+
+def test_everything_is_inside_and_escaped(tmp_path: Path) -> None:
+    html = report(tmp_path)
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") == 5  # category, picture twice, its caption, recipe
+    sources = re.findall(r'(?:src|href)="([^"]*)"', html)
+    assert len(sources) == 3
+    assert all(source.startswith("data:image/") for source in sources)
+    assert "43.2" in html
+    assert "<td>–</td>" in html  # noqa: RUF001 - a dash
+    assert len(html) < 100_000
+
+
+def test_run_without_evaluation_has_no_such_sections(tmp_path: Path) -> None:
+    html = report(tmp_path, evaluation=None, samples=[], curves={})
+    assert "Nothing was logged" in html
+    for title in ("Validation", "AP by category", "Samples"):
+        assert f"<h2>{title}</h2>" not in html
