@@ -111,10 +111,10 @@ def measure(case: Case, criterion: Criterion, device: str) -> None:
     """Run one step and add its times to the case."""
     supervision = criterion.supervision
     start = _now(device)
-    supervision.assign(supervision.branches(case.output, case.targets), case.u)
+    supervision.assign(supervision.branches(case.output, case.targets, case.u))
     matched = _now(device)
-    normalizer = case.targets.counts.sum().clamp(min=1)
-    loss = total_loss(criterion(case.output, case.targets, normalizer=normalizer, u=case.u))
+    num_targets = case.targets.counts.sum().clamp(min=1)
+    loss = total_loss(criterion(case.output, case.targets, num_targets=num_targets, u=case.u))
     computed = _now(device)
     torch.autograd.backward(loss)
     end = _now(device)

@@ -144,7 +144,7 @@ def loss_terms(recipe: Recipe) -> list[LossTerm]:
     )
     targets = Targets.from_lists([boxes(2)], [torch.tensor([0, 2])])
     criterion = build_criterion(recipe.supervision)
-    return criterion(output, targets, normalizer=2.0, u=torch.rand(layers, 1, 8))
+    return criterion(output, targets, num_targets=2.0, u=torch.rand(layers, 1, 8))
 
 
 def published_name(term: LossTerm, num_layers: int) -> str:

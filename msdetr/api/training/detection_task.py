@@ -42,7 +42,7 @@ class DetectionTask:
         """Predict, match and compute the losses; see ``TrainingTask.loss``."""
         output: ModelOutput = model(batch.images)
         u = _draw_uniform(output, place.derive_seed("one_to_many_cap"))
-        terms = self._criterion(output, batch.targets, normalizer=normalizer, u=u)
+        terms = self._criterion(output, batch.targets, num_targets=normalizer, u=u)
         return StepLoss(
             total=total_loss(terms),
             terms={term.key: term.value for term in terms},

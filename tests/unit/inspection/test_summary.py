@@ -60,7 +60,7 @@ def test_ranks_losses_and_cap(scene: Scene) -> None:
     trace = made.trace
     info = trace.info
     steps = info.one_to_many.steps(made.output.one_to_many, made.targets, made.u)
-    terms = made.criterion(made.output, made.targets, normalizer=9.0, u=made.u)
+    terms = made.criterion(made.output, made.targets, num_targets=9.0, u=made.u)
     for layer in summary_of(trace).layers:
         capped = steps.capped[layer.layer]
         assert layer.positives_dropped_by_cap == int(capped.sum()) > 0
