@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from msdetr.assignment import HungarianAssigner, OneToManyAssigner, assign_together
+from msdetr.assignment import (
+    HungarianAssigner,
+    OneToManyAssigner,
+    RepeatedHungarianAssigner,
+    assign_together,
+)
 from msdetr.data import shapes
 from msdetr.data.batching import Collator
 from msdetr.data.coco_index import CocoIndex, CocoSplit, locate_split, read_coco
@@ -12,36 +18,55 @@ from msdetr.data.labels import LabelSpace
 from msdetr.data.transforms import EvalTransform, TrainTransform
 from msdetr.engine.optimizer import ParameterGroup
 from msdetr.engine.schedule import Schedule
-from msdetr.losses import BranchRule, Criterion, LossWeights, Supervision
+from msdetr.losses import (
+    BranchRule,
+    Criterion,
+    DenoisingRule,
+    GroupRule,
+    LossWeights,
+    Normalizer,
+    Supervision,
+)
 from msdetr.model import (
     Backbone,
     BoxHead,
     ClassHead,
     Decoder,
     DecoderLayer,
+    DenoisingQueries,
     DetectionModel,
     Encoder,
     EncoderLayer,
+    HybridQueries,
+    IndependentGroups,
     LayerOrder,
     LayerSizes,
     LearnedQueries,
     Neck,
     OneToManySource,
+    TrainingGroups,
     TwoStageQueries,
 )
 from msdetr.model.parameter_groups import parameter_group
 from msdetr.model.pretrained import load_backbone_weights
+from msdetr.model.training_groups import name_group
 from msdetr.recipe import (
     BackboneRecipe,
     CostRecipe,
     DataRecipe,
+    DenoisingSupervisionRecipe,
     FocalRecipe,
+    GroupLossRecipe,
+    HybridSupervisionRecipe,
     LossRecipe,
     ModelRecipe,
+    QueryGroupsRecipe,
     Recipe,
     SupervisionRecipe,
     TrainRecipe,
 )
+
+OneToManyGroups = Literal["primary", "matched"]
 
 _PLACEMENTS = {
     "baseline": (LayerOrder.SELF_ATTENTION_FIRST, OneToManySource.NONE),
@@ -55,7 +80,11 @@ _SIZE_BIAS_OF_POINTS = -2.0
 
 
 def build_model(
-    recipe: ModelRecipe, num_classes: int, *, checkpoint_encoder: bool = False
+    recipe: ModelRecipe,
+    num_classes: int,
+    *,
+    checkpoint_encoder: bool = False,
+    one_to_many_groups: OneToManyGroups = "primary",
 ) -> DetectionModel:
     """Compose a model with random weights.
 
@@ -63,6 +92,8 @@ def build_model(
         recipe: Architecture.
         num_classes: K.
         checkpoint_encoder: Recompute encoder layers in the backward pass.
+        one_to_many_groups: Whether the one-to-many branch runs for the primary group or for all
+            independent ones; supervision decides that.
     """
     backbone = _build_backbone(recipe.backbone)
     class_head = ClassHead(recipe.width, num_classes, prior=recipe.class_prior)
@@ -80,6 +111,8 @@ def build_model(
             look_forward_twice=recipe.look_forward_twice,
             first_size_bias=0.0 if recipe.two_stage else _SIZE_BIAS_OF_POINTS,
         ),
+        # Last, so that all other weights start as they do without such groups.
+        training_groups=_build_training_groups(recipe, class_head, box_head, one_to_many_groups),
     )
 
 
@@ -94,16 +127,53 @@ def load_pretrained_backbone(model: DetectionModel, recipe: BackboneRecipe) -> N
         model.backbone.load_weights(weights, recipe.weights)
 
 
-def build_criterion(recipe: SupervisionRecipe) -> Criterion:
-    """Compose the supervision branches and their losses."""
-    many, proposals = recipe.one_to_many, recipe.proposals
+def build_criterion(
+    recipe: SupervisionRecipe, query_groups: QueryGroupsRecipe | None = None
+) -> Criterion:
+    """Compose the supervision branches and their losses.
+
+    Args:
+        recipe: How predictions are supervised.
+        query_groups: Which query groups there are beside the primary one; None for no others.
+    """
+    scale, groups = _scale_groups(recipe, query_groups)
+    primary = _group_rule(recipe, scale, with_one_to_many=True)
+    if recipe.hybrid is not None:
+        groups["hybrid"] = GroupRule(_hybrid_rule(recipe.hybrid, recipe))
     supervision = Supervision(
         assign=assign_together,
+        one_to_one=primary.one_to_one,
+        one_to_many=primary.one_to_many,
+        proposals=primary.proposals,
+        groups=groups,
+        denoising=None if recipe.denoising is None else _denoising_rule(recipe.denoising),
+    )
+    return Criterion(supervision, alpha=recipe.focal.alpha, gamma=recipe.focal.gamma)
+
+
+def _scale_groups(
+    recipe: SupervisionRecipe, query_groups: QueryGroupsRecipe | None
+) -> tuple[float, dict[str, GroupRule]]:
+    """Scale of the primary group's weights, and the rules of the independent groups."""
+    if recipe.group is None or query_groups is None or query_groups.group is None:
+        return 1.0, {}
+    number = query_groups.group.groups
+    matched = recipe.one_to_many is not None and recipe.group.one_to_many == "matched"
+    mean = matched or recipe.one_to_many is None
+    primary, other = (1 / number, 1 / number) if mean else (1.0, 1 / (number - 1))
+    rule = _group_rule(recipe, other, with_one_to_many=matched)
+    return primary, {name_group(index): rule for index in range(1, number)}
+
+
+def _group_rule(recipe: SupervisionRecipe, scale: float, *, with_one_to_many: bool) -> GroupRule:
+    many, proposals = recipe.one_to_many, recipe.proposals
+    return GroupRule(
         one_to_one=BranchRule(
-            _hungarian(recipe.one_to_one.cost, recipe.focal), _loss_weights(recipe.one_to_one.loss)
+            _hungarian(recipe.one_to_one.cost, recipe.focal),
+            _loss_weights(recipe.one_to_one.loss).scaled(scale),
         ),
         one_to_many=None
-        if many is None
+        if many is None or not with_one_to_many
         else BranchRule(
             OneToManyAssigner(
                 k=many.k,
@@ -112,13 +182,36 @@ def build_criterion(recipe: SupervisionRecipe) -> Criterion:
                 class_weight=many.class_weight,
                 max_positive_fraction=many.max_positive_fraction,
             ),
-            _loss_weights(many.loss),
+            _loss_weights(many.loss).scaled(scale),
         ),
         proposals=None
         if proposals is None
-        else BranchRule(_hungarian(proposals.cost, recipe.focal), _loss_weights(proposals.loss)),
+        else BranchRule(
+            _hungarian(proposals.cost, recipe.focal),
+            _loss_weights(proposals.loss).scaled(scale),
+            match_on=proposals.match_on,
+        ),
     )
-    return Criterion(supervision, alpha=recipe.focal.alpha, gamma=recipe.focal.gamma)
+
+
+def _denoising_rule(recipe: DenoisingSupervisionRecipe) -> DenoisingRule:
+    return DenoisingRule(_loss_weights(recipe.loss).scaled(recipe.scale), recipe.padding)
+
+
+def _hybrid_rule(hybrid: HybridSupervisionRecipe, recipe: SupervisionRecipe) -> BranchRule:
+    cost, focal = recipe.one_to_one.cost, recipe.focal
+    return BranchRule(
+        RepeatedHungarianAssigner(
+            class_weight=cost.class_weight,
+            l1_weight=cost.l1_weight,
+            giou_weight=cost.giou_weight,
+            alpha=focal.alpha,
+            gamma=focal.gamma,
+            copies=hybrid.copies,
+        ),
+        _loss_weights(hybrid.loss).scaled(hybrid.scale),
+        Normalizer(copies=hybrid.copies),
+    )
 
 
 def build_parameter_groups(model: DetectionModel, recipe: TrainRecipe) -> dict[str, ParameterGroup]:
@@ -273,6 +366,44 @@ def _build_query_source(
     )
 
 
+def _build_training_groups(
+    recipe: ModelRecipe,
+    class_head: ClassHead,
+    box_head: BoxHead,
+    one_to_many_groups: OneToManyGroups,
+) -> TrainingGroups | None:
+    groups, mixed = recipe.query_groups, recipe.mixed_query_selection
+    one_stage = not recipe.two_stage
+    if groups == QueryGroupsRecipe():
+        return None
+    return TrainingGroups(
+        independent=None
+        if groups.group is None
+        else IndependentGroups(
+            width=recipe.width,
+            num_groups=groups.group.groups - 1,
+            num_queries=recipe.num_queries,
+            one_stage=one_stage,
+            mixed_selection=mixed,
+            class_head=class_head,
+            box_head=box_head,
+            proposal_scale=recipe.proposal_scale,
+            one_to_many=one_to_many_groups == "matched",
+        ),
+        hybrid=None
+        if groups.hybrid is None
+        else HybridQueries(
+            width=recipe.width,
+            num_queries=groups.hybrid.queries,
+            one_stage=one_stage,
+            mixed_selection=mixed,
+        ),
+        denoising=None
+        if groups.denoising is None
+        else DenoisingQueries(width=recipe.width, num_classes=class_head.out_features),
+    )
+
+
 def _build_decoder_layer(recipe: ModelRecipe) -> DecoderLayer:
     order, one_to_many = _PLACEMENTS[recipe.placement]
     return DecoderLayer(
@@ -301,5 +432,5 @@ def _hungarian(cost: CostRecipe, focal: FocalRecipe) -> HungarianAssigner:
     )
 
 
-def _loss_weights(loss: LossRecipe) -> LossWeights:
+def _loss_weights(loss: LossRecipe | GroupLossRecipe) -> LossWeights:
     return LossWeights(loss.class_weight, loss.box_weight, loss.giou_weight)

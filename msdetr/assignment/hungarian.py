@@ -140,5 +140,7 @@ def _to_assignment(cost: Tensor, queries: Tensor) -> Assignment:
     num_layers, num_images, num_targets, _ = cost.shape
     # [N, B, T, J], J the copies.
     of_targets = queries.view(num_layers, num_images, -1, num_targets).transpose(2, 3)
+    if cost.shape[3] == 0:
+        of_targets = of_targets[..., :0]
     score = -cost.gather(3, of_targets.clamp(min=0))
     return rows_of_targets(of_targets.clamp(min=0), score, of_targets >= 0)

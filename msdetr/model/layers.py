@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from msdetr.model.query_blocks import QueryBlocks
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSizes:
@@ -84,15 +86,14 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(
-        self, content: Tensor, position: Tensor, attention_mask: Tensor | None = None
+        self, content: Tensor, position: Tensor, blocks: QueryBlocks | None = None
     ) -> Tensor:
         """Let queries exchange their content.
 
         Args:
             content: [B, Q, C].
             position: [B, Q, C].
-            attention_mask: [Q, Q] bool, True where the row's query may look at the column's;
-                None lets all look at all.
+            blocks: Which queries see which; None lets all see all.
 
         Returns:
             [B, Q, C].
@@ -107,8 +108,7 @@ class SelfAttention(nn.Module):
         what = functional.linear(content, self.in_proj_weight[split:], of_value)
         query, key = where.view(images, queries, 2, self.heads, -1).unbind(2)
         value = what.view(images, queries, self.heads, -1)
-        attended = functional.scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attention_mask
-        )
+        attend = functional.scaled_dot_product_attention if blocks is None else blocks.attend
+        attended = attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
         output: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return output

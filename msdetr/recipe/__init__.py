@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from msdetr.recipe.query_groups import (
+    DenoisingSupervisionRecipe,
+    GroupLossRecipe,
+    HybridSupervisionRecipe,
+    QueryGroupsRecipe,
+)
+
 from .data import AugmentationRecipe, DataRecipe
 from .dump import recipe_to_commented_yaml, recipe_to_dict, recipe_to_yaml
 from .loading import load_recipe, recipe_from_dict
@@ -22,11 +29,15 @@ __all__ = [
     "BackboneRecipe",
     "CostRecipe",
     "DataRecipe",
+    "DenoisingSupervisionRecipe",
     "EvaluationRecipe",
     "FocalRecipe",
+    "GroupLossRecipe",
+    "HybridSupervisionRecipe",
     "LossRecipe",
     "ModelRecipe",
     "OneToManyRecipe",
+    "QueryGroupsRecipe",
     "Recipe",
     "RecipeInfo",
     "SupervisionRecipe",

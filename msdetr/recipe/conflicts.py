@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from msdetr.recipe.query_groups import find_group_conflicts
+
 if TYPE_CHECKING:
     from .data import DataRecipe
     from .model import BackboneRecipe, ModelRecipe
@@ -39,6 +41,7 @@ def find_conflicts(recipe: Recipe) -> list[Conflict]:
         *_in_backbone(model.backbone),
         *_in_model(model),
         *_between_model_and_supervision(model, supervision),
+        *(Conflict(*found) for found in find_group_conflicts(model, supervision)),
         *_in_data(recipe.data),
         *_in_train(recipe.train),
     ]

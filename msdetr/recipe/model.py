@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from msdetr.recipe.query_groups import QueryGroupsRecipe
+
 from .expectation import shown
 from .section import Section
 
@@ -137,6 +139,10 @@ class ModelRecipe(Section):
     )
     position_temperature: float = Field(
         default=10000.0, gt=1, description="Temperature of the sine position encodings."
+    )
+    query_groups: QueryGroupsRecipe = Field(
+        default=QueryGroupsRecipe(),
+        description="Query groups that train beside the primary queries.",
     )
     class_prior: float = Field(
         default=0.01,

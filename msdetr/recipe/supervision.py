@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
+
+from msdetr.recipe.query_groups import (
+    DenoisingSupervisionRecipe,
+    GroupSupervisionRecipe,
+    HybridSupervisionRecipe,
+)
 
 from .section import Fraction, Section, Weight
 
@@ -85,6 +93,11 @@ class OneToManyRecipe(Section):
 class ProposalsRecipe(Section):
     """Supervision of encoder proposals: anchors are matched, predictions pay; one class."""
 
+    match_on: Literal["anchors", "predictions"] = Field(
+        default="anchors",
+        description="Boxes that are matched: the proposals before any delta, or predicted ones"
+        " (Hybrid DETR, with class_weight 2 in the cost).",
+    )
     cost: ProposalsCostRecipe = Field(
         default=ProposalsCostRecipe(), description="Weights of the matching cost."
     )
@@ -109,5 +122,14 @@ class SupervisionRecipe(Section):
     )
     proposals: ProposalsRecipe | None = Field(
         default=ProposalsRecipe(), description="Supervision of proposals; null in one-stage models."
+    )
+    hybrid: HybridSupervisionRecipe | None = Field(
+        default=None, description="Supervision of the hybrid query group; null without one."
+    )
+    group: GroupSupervisionRecipe | None = Field(
+        default=None, description="Supervision of independent query groups; null without any."
+    )
+    denoising: DenoisingSupervisionRecipe | None = Field(
+        default=None, description="Supervision of denoising queries; null without any."
     )
     focal: FocalRecipe = Field(default=FocalRecipe(), description="Focal loss of all branches.")

@@ -76,8 +76,11 @@ class TrainingSession:
             recipe.model,
             data.label_space.num_classes,
             checkpoint_encoder=recipe.train.checkpoint_encoder,
+            one_to_many_groups="primary"
+            if recipe.supervision.group is None
+            else recipe.supervision.group.one_to_many,
         )
-        self.task = DetectionTask(build_criterion(recipe.supervision))
+        self.task = DetectionTask(build_criterion(recipe.supervision, recipe.model.query_groups))
         self._collator = build_collator(recipe, self.model)
         self._train_loader = BatchLoader(
             data.train,
