@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from msdetr.assignment import (
 from msdetr.data import shapes
 from msdetr.data.batching import Collator
 from msdetr.data.coco_index import CocoIndex, CocoSplit, locate_split, read_coco
+from msdetr.data.denoising import DenoisingNoise
 from msdetr.data.labels import LabelSpace
 from msdetr.data.transforms import EvalTransform, TrainTransform
 from msdetr.engine.optimizer import ParameterGroup
@@ -325,6 +327,26 @@ def build_collator(recipe: Recipe, model: DetectionModel) -> Collator:
         strides=model.strides,
         pad_multiple=recipe.data.pad_multiple,
     )
+
+
+def build_train_collator(
+    recipe: Recipe, model: DetectionModel, label_space: LabelSpace
+) -> Collator:
+    """Make the collator of training, which also noises targets for denoising queries."""
+    collator, denoising = build_collator(recipe, model), recipe.model.query_groups.denoising
+    if denoising is None:
+        return collator
+    noise = DenoisingNoise(
+        contrastive=denoising.contrastive,
+        budget=denoising.budget,
+        groups=denoising.groups,
+        label_redraw=denoising.label_redraw,
+        box_noise=denoising.box_noise,
+        max_targets=denoising.max_targets,
+        labels=label_space.labels,
+        seed=recipe.train.seed,
+    )
+    return replace(collator, noise=noise)
 
 
 def _build_backbone(recipe: BackboneRecipe) -> Backbone:

@@ -98,6 +98,7 @@ class DetectionDataset(Dataset[Sample]):
             labels=changed.labels,
             image_id=image_id,
             original_hw=(example.image.height, example.image.width),
+            epoch=epoch,
         )
 
     def load(self, position: int) -> Example:

@@ -34,6 +34,7 @@ class Sample:
         image_id: Id in the annotation file.
         original_hw: Height and width of the image before any resizing, in pixels.
         skipped: What was wrong with the images in whose place this one is.
+        epoch: In which it was asked for.
     """
 
     pixels: Tensor
@@ -42,3 +43,4 @@ class Sample:
     image_id: int
     original_hw: tuple[int, int]
     skipped: tuple[str, ...] = ()
+    epoch: int = 0

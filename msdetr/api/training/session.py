@@ -19,6 +19,7 @@ from msdetr.build import (
     build_model,
     build_parameter_groups,
     build_schedule,
+    build_train_collator,
     load_pretrained_backbone,
 )
 from msdetr.data.batching import Batch
@@ -84,7 +85,7 @@ class TrainingSession:
         self._collator = build_collator(recipe, self.model)
         self._train_loader = BatchLoader(
             data.train,
-            self._collator,
+            build_train_collator(recipe, self.model, data.label_space),
             num_workers=recipe.data.num_workers,
             pin_memory=accelerator.device.type == "cuda",
         )
