@@ -161,8 +161,10 @@ def _scale_groups(
         return 1.0, {}
     number = query_groups.group.groups
     matched = recipe.one_to_many is not None and recipe.group.one_to_many == "matched"
-    mean = matched or recipe.one_to_many is None
-    primary, other = (1 / number, 1 / number) if mean else (1.0, 1 / (number - 1))
+    # One-to-many supervision of the primary group alone must not weigh G times its one-to-one.
+    by_default = "mean" if matched or recipe.one_to_many is None else "primary_one"
+    reduction = by_default if recipe.group.reduction == "auto" else recipe.group.reduction
+    primary, other = (1 / number, 1 / number) if reduction == "mean" else (1.0, 1 / (number - 1))
     rule = _group_rule(recipe, other, with_one_to_many=matched)
     return primary, {name_group(index): rule for index in range(1, number)}
 

@@ -171,10 +171,8 @@ def _in_reduction(supervision: SupervisionRecipe) -> Iterator[Found]:
     assert rule is not None
     key, other = "supervision.group.reduction", "supervision.group.one_to_many"
     if supervision.one_to_many is None:
-        if rule.reduction == "primary_one":
-            message = "must be mean or auto where supervision.one_to_many is null, got primary_one"
-            yield key, ("supervision.one_to_many",), message
-    elif rule.reduction == "mean" and rule.one_to_many == "primary":
+        return
+    if rule.reduction == "mean" and rule.one_to_many == "primary":
         message = f"must be primary_one where {other} is primary (or let {other} be matched): "
         message += "the primary group's one-to-one supervision would weigh 1/groups beside its"
         yield key, (other,), f"{message} one-to-many supervision, got mean"
