@@ -11,6 +11,7 @@ from typing import Any
 
 from msdetr.engine.checkpoint import find_checkpoint
 from msdetr.errors import RunDirectoryError
+from msdetr.files import replace_text
 
 RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
@@ -98,9 +99,7 @@ class RunDirectory:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self.environment_file.write_text(json.dumps(environment, indent=2) + "\n")
             # Last and whole, because its presence says that a run was started here.
-            aside = self.path / (RECIPE_FILE + ".new")
-            aside.write_text(recipe_text, encoding="utf-8")
-            aside.replace(self.recipe_file)
+            replace_text(self.recipe_file, recipe_text)
         except OSError as error:
             raise RunDirectoryError(
                 str(self.path), f"cannot be written: {error.strerror}; give another --output"

@@ -20,6 +20,7 @@ from msdetr.engine.metrics_file import read_rows
 from msdetr.engine.reporting import logger
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.errors import MsdetrError
+from msdetr.files import replace_text
 from msdetr.recipe import Recipe, recipe_to_dict, recipe_to_yaml
 from msdetr.run_report.page import RunReport, SamplePictures, render_run_report
 
@@ -48,7 +49,7 @@ def report_run(directory: RunDirectory, recipe: Recipe, images: EvaluationData) 
     try:
         plots = plot_runs([directory.path])
         report = _collect(directory, recipe, images, plots.files)
-        file.write_text(render_run_report(report), encoding="utf-8")
+        replace_text(file, render_run_report(report))
     except Exception as error:  # the training is done and must not fail for a picture
         logger.debug("the report failed", exc_info=True)
         kind = "" if isinstance(error, MsdetrError) else f"{type(error).__name__}: "

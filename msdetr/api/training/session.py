@@ -32,6 +32,7 @@ from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.settings import TrainerSettings
 from msdetr.evaluation.coco import evaluate_boxes
 from msdetr.evaluation.results import write_results
+from msdetr.files import replace_text
 from msdetr.recipe import Recipe
 from msdetr.seeding import seed_torch
 
@@ -159,7 +160,7 @@ class TrainingSession:
         metrics = evaluate_boxes(val.ground_truth, results, image_ids=val.image_ids)
         folder = self._directory.evaluation
         folder.mkdir(exist_ok=True)
-        (folder / "metrics.json").write_text(json.dumps(metrics.to_dict(), indent=2) + "\n")
+        replace_text(folder / "metrics.json", json.dumps(metrics.to_dict(), indent=2) + "\n")
         write_results(folder / "predictions.json", results)
         return metrics.summary()
 

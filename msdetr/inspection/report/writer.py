@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, Template
 
 from msdetr.errors import TraceError
+from msdetr.files import replacing_file
 from msdetr.inspection.report.payload import StoredImage, pairs_kept, store
 from msdetr.inspection.report.pictures import encode_pictures
 from msdetr.inspection.trace import MatchTrace, TracedImage
@@ -212,11 +213,9 @@ def _style() -> str:
 
 
 def _write(path: Path, context: dict[str, Any]) -> None:
-    aside = path.with_name(path.name + ".new")
     stream = _template().stream(**context, scripts=_scripts(), style=_style())
     try:
-        stream.dump(str(aside), encoding="utf-8")
-        aside.replace(path)
+        with replacing_file(path) as aside:
+            stream.dump(str(aside), encoding="utf-8")
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise TraceError(str(path), f"the report cannot be written: {error}") from error
