@@ -18,7 +18,7 @@ from msdetr.data.transforms import resized_hw
 from msdetr.engine.environment import MemoryGauge, available_memory_mib
 from msdetr.engine.processes import create_accelerator
 from msdetr.engine.run_directory import RunDirectory
-from msdetr.engine.step import MicroBatchPlace
+from msdetr.engine.task import MicroBatchPlace
 from msdetr.recipe import AugmentationRecipe, Recipe
 from msdetr.structures import ImageBatch, Targets
 

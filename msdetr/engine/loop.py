@@ -32,14 +32,9 @@ from msdetr.engine.run_state import RunState
 from msdetr.engine.schedule import Schedule
 from msdetr.engine.settings import TrainerSettings
 from msdetr.engine.signals import StopRequest, StopSignalError
-from msdetr.engine.step import (
-    BatchT,
-    MicroBatchPlace,
-    StepDivergedError,
-    StepReport,
-    StepRunner,
-    TrainingTask,
-)
+from msdetr.engine.step import StepRunner
+from msdetr.engine.step_report import StepDivergedError, StepReport
+from msdetr.engine.task import BatchT, MicroBatchPlace, TrainingTask
 from msdetr.engine.training_state import collect_training_state, restore_training_state
 from msdetr.engine.weights import load_weights, unique_state
 from msdetr.errors import DataError, InterruptedRunError, MsdetrError, UsageError

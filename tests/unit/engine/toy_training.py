@@ -27,7 +27,7 @@ from msdetr.engine.processes import create_accelerator
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.schedule import Schedule
 from msdetr.engine.settings import TrainerSettings
-from msdetr.engine.step import MicroBatchPlace, StepLoss
+from msdetr.engine.task import MicroBatchPlace, StepLoss
 from msdetr.errors import MsdetrError
 
 STEPS_PER_EPOCH = 5
