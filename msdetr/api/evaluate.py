@@ -143,7 +143,7 @@ def _detect(
         category_id_of_label=loaded.label_space.category_id_by_label,
     )
     detector = DatasetDetector(
-        images.dataset, loader, settings, rank=processes.rank, world=processes.count
+        images.dataset, loader, settings, rank=processes.rank, num_processes=processes.num_processes
     )
     model = loaded.model.to(accelerator.device)
     shares = processes.gather(detector.detect(model, every_layer=per_layer))

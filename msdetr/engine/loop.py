@@ -101,7 +101,7 @@ class Trainer(Generic[BatchT]):
         self._evaluate_model = evaluate
         self._inspect_model: Inspect | None = None
         self._ema = ema
-        self._stop = StopRequest(is_shared=self._processes.count > 1)
+        self._stop = StopRequest(is_shared=self._processes.num_processes > 1)
         self._records = RunRecords(
             accelerator=accelerator,
             directory=run_directory,
@@ -240,12 +240,12 @@ class Trainer(Generic[BatchT]):
         )
 
     def _check_split(self) -> None:
-        total, count = self.settings.micro_batches_per_step, self._processes.count
-        if total % count:
+        total, num_processes = self.settings.micro_batches_per_step, self._processes.num_processes
+        if total % num_processes:
             raise UsageError(
                 "processes",
-                f"{total} micro-batches per optimizer step cannot be dealt evenly to {count} "
-                "processes; change their number, train.batch_size or train.images_per_forward",
+                f"{total} micro-batches per optimizer step cannot be dealt evenly to "
+                f"{num_processes} processes; change their number, train.batch_size or train.images_per_forward",
             )
 
     def _default_reporter(self) -> TrainingReporter:
@@ -276,7 +276,9 @@ class Trainer(Generic[BatchT]):
 
     def _places(self) -> list[MicroBatchPlace]:
         indices = range(
-            self._processes.rank, self.settings.micro_batches_per_step, self._processes.count
+            self._processes.rank,
+            self.settings.micro_batches_per_step,
+            self._processes.num_processes,
         )
         return [
             MicroBatchPlace(self.settings.seed, self.state.epoch, self.state.step, index)
@@ -288,7 +290,7 @@ class Trainer(Generic[BatchT]):
         # Loaders draw their workers' seeds from torch's global generator.
         seed_torch(self.settings.seed, "loader", self.state.epoch)
         batches = iter(self._loader_for_epoch(self.state.epoch, start))
-        per_step = self.settings.micro_batches_per_step // self._processes.count
+        per_step = self.settings.micro_batches_per_step // self._processes.num_processes
         for step in range(start, self.settings.steps_per_epoch):
             group = list(islice(batches, per_step))
             if len(group) < per_step:

@@ -84,9 +84,9 @@ class Processes:
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
         self.rank: int = accelerator.process_index
-        self.count: int = accelerator.num_processes
+        self.num_processes: int = accelerator.num_processes
         self._group: distributed.ProcessGroup | None = None
-        if self.count > 1:
+        if self.num_processes > 1:
             group = distributed.new_group(backend="gloo", timeout=WAIT_LIMIT)
             self._group = cast("distributed.ProcessGroup", group)
 
@@ -125,10 +125,10 @@ class Processes:
             model.register_comm_hook(None, lambda _, bucket: self._average(bucket.buffer()))
 
     def _average(self, share: Tensor) -> Future[Tensor]:
-        shares = [torch.empty_like(share) for _ in range(self.count)]
+        shares = [torch.empty_like(share) for _ in range(self.num_processes)]
         distributed.all_gather(shares, share)
         averaged: Future[Tensor] = Future()
-        averaged.set_result(reduce(torch.add, shares).div_(self.count))
+        averaged.set_result(reduce(torch.add, shares).div_(self.num_processes))
         return averaged
 
     def together(self, work: Callable[[], T]) -> T:
@@ -150,7 +150,7 @@ class Processes:
         if failure is not None:
             raise failure
         rank, message = next((r, text) for r, text in enumerate(messages) if text is not None)
-        raise OtherProcessError(f"process {rank} of {self.count} failed: {message}")
+        raise OtherProcessError(f"process {rank} of {self.num_processes} failed: {message}")
 
     def wait(self) -> None:
         """Wait until every process has come here."""
@@ -160,7 +160,7 @@ class Processes:
         """Collect a value of every process, by rank."""
         if self._group is None:
             return [value]
-        gathered: list[Any] = [None] * self.count
+        gathered: list[Any] = [None] * self.num_processes
         distributed.all_gather_object(gathered, value, group=self._group)
         return gathered
 

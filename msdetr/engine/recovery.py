@@ -70,7 +70,7 @@ class Recovery:
         """
         try:
             # One of several processes must not leave while the others wait for it.
-            with self._stop.immediate() if self._processes.count == 1 else nullcontext():
+            with self._stop.immediate() if self._processes.num_processes == 1 else nullcontext():
                 yield
         except StopSignalError as stop:
             raise self._save_and_stop(stop, state) from stop

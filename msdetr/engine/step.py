@@ -105,7 +105,7 @@ class StepRunner(Generic[BatchT]):
             self._backward(batch, place, normalizer, is_last=index == len(batches) - 1)
             for index, (batch, place) in enumerate(zip(batches, places, strict=True))
         ]
-        self._statistics.share(len(batches) * self._processes.count)
+        self._statistics.share(len(batches) * self._processes.num_processes)
         norm = self._accelerator.clip_grad_norm_(self._parameters, self._clip_norm)
         *rows, [grad_norm] = _to_host([_as_row(loss) for loss in losses], norm)
         bad = [
@@ -149,7 +149,7 @@ class StepRunner(Generic[BatchT]):
             seed_torch(place.derive_seed("forward"))
             loss = self._task.loss(self._model, moved, normalizer=normalizer, place=place)
             # DistributedDataParallel averages gradients; the step wants their sum.
-            self._accelerator.backward(loss.total * self._processes.count)
+            self._accelerator.backward(loss.total * self._processes.num_processes)
         self._statistics.take_micro_batch()
         return StepLoss(
             loss.total.detach(), {k: v.detach() for k, v in loss.terms.items()}, loss.weights

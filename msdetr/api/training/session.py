@@ -143,8 +143,10 @@ class TrainingSession:
 
     def batches(self, epoch: int, first_step: int) -> Iterable[Batch]:
         """This process's micro-batches of an epoch, from an optimizer step on."""
-        rank, world = self._processes.rank, self._processes.count
-        return self._train_loader.load(self.plan.batches(epoch, rank, world, first_step=first_step))
+        shares = self.plan.batches(
+            epoch, self._processes.rank, self._processes.num_processes, first_step=first_step
+        )
+        return self._train_loader.load(shares)
 
     def evaluate(self, model: nn.Module) -> dict[str, float | None]:
         """Evaluate on the validation images and keep the result in the run's directory.
@@ -179,5 +181,5 @@ class TrainingSession:
                 category_id_of_label=self.data.label_space.category_id_by_label,
             ),
             rank=self._processes.rank,
-            world=self._processes.count,
+            num_processes=self._processes.num_processes,
         )
