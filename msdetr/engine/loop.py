@@ -245,7 +245,8 @@ class Trainer(Generic[BatchT]):
             raise UsageError(
                 "processes",
                 f"{total} micro-batches per optimizer step cannot be dealt evenly to "
-                f"{num_processes} processes; change their number, train.batch_size or train.images_per_forward",
+                f"{num_processes} processes; change their number, train.batch_size or "
+                "train.images_per_forward",
             )
 
     def _default_reporter(self) -> TrainingReporter:
