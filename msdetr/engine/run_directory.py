@@ -137,14 +137,3 @@ class RunDirectory:
         names = {entry.name for entry in self.path.iterdir()}
         saved = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
         return names <= _BEFORE_RECIPE and not saved
-
-    def check_resumable(self) -> None:
-        """Refuse a directory in which no run was started.
-
-        Raises:
-            RunDirectoryError: There is no run to continue.
-        """
-        if not self.holds_run:
-            raise RunDirectoryError(
-                str(self.path), f"holds no run to resume (no {RECIPE_FILE}); start one without it"
-            )

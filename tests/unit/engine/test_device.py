@@ -26,7 +26,8 @@ def gpus(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> int
     ],
     indirect=["gpus"],
 )
-def test_names_of_devices_that_are_there(gpus: int, name: str, expected: str) -> None:
+@pytest.mark.usefixtures("gpus")
+def test_names_of_devices_that_are_there(name: str, expected: str) -> None:
     assert resolve_device(name) == torch.device(expected)
 
 
