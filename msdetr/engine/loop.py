@@ -181,7 +181,7 @@ class Trainer(Generic[BatchT]):
         self._records.start_epoch(self.state)
         steps = self._steps_of_epoch()
         while self.state.step_in_epoch < self.settings.steps_per_epoch:
-            with self._recovery.undoing(self.state):
+            with self._recovery.undone_on_failure(self.state):
                 batches = self._processes.together(lambda: next(steps))
                 self._stop.ignore_children()
             report = self.train_step(batches)
@@ -204,7 +204,7 @@ class Trainer(Generic[BatchT]):
             InterruptedRunError: A signal stopped the run.
         """
         factor = self._schedule.factor(step=self.state.step, epoch=self.state.epoch)
-        with self._recovery.undoing(self.state):
+        with self._recovery.undone_on_failure(self.state):
             report = self._runner.compute(batches, self._places(), lr_factor=factor)
         self._runner.update(lr_factor=factor)
         self.state.finish_step(report.loss, report.terms, len(report.skipped))

@@ -57,7 +57,7 @@ class Recovery:
         self._stop = stop
 
     @contextmanager
-    def undoing(self, state: RunState) -> Iterator[None]:
+    def undone_on_failure(self, state: RunState) -> Iterator[None]:
         """For work that leaves weights and state alone; what was reached is saved if it fails.
 
         Args:

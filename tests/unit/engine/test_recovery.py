@@ -57,7 +57,7 @@ class Kit:
         return self._said.getvalue()
 
     def undo(self, failure: BaseException | None = None) -> None:
-        with self.recovery.undoing(STATE):
+        with self.recovery.undone_on_failure(STATE):
             if failure is not None:
                 raise failure
 
