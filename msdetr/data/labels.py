@@ -108,18 +108,6 @@ class LabelSpace:
         known = dict(zip(self.labels, self.names, strict=True))
         return tuple(known.get(label, f"unused_{label}") for label in range(self.num_classes))
 
-    def label_of(self, category_id: int) -> int:
-        """Return the label of a category id.
-
-        Raises:
-            KeyError: If the category is unknown.
-        """
-        return dict(zip(self.category_ids, self.labels, strict=True))[category_id]
-
-    def category_id_of(self, label: int) -> int:
-        """Return the category id of a label in 0..K-1."""
-        return self.category_id_by_label[label]
-
     def labels_of(
         self, category_ids: Sequence[int] | NDArray[np.int64], source: str = "annotations"
     ) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from msdetr.drawing.palette import COLORS
+from msdetr.files import replacing_file
 
 # Dark ones first: thin lines on white need contrast; yellow would not have it.
 PALETTE = tuple("#{:02X}{:02X}{:02X}".format(*COLORS[i]) for i in (4, 5, 2, 6, 1, 0))
@@ -96,10 +97,11 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure: What to write.
         path: Ends in ``.png`` or ``.svg``.
     """
-    aside = path.with_name(f".{path.name}.new{path.suffix}")
-    with _style():
-        figure.savefig(aside, dpi=_DPI, metadata=_METADATA[path.suffix], facecolor="white")
-    aside.replace(path)
+    kind = path.suffix
+    with replacing_file(path) as aside, _style():
+        figure.savefig(
+            aside, format=kind[1:], dpi=_DPI, metadata=_METADATA[kind], facecolor="white"
+        )
 
 
 def _style() -> AbstractContextManager[None]:

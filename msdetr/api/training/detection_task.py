@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from msdetr.data.batching import Batch
-from msdetr.engine.step import MicroBatchPlace, StepLoss
+from msdetr.engine.task import MicroBatchPlace, StepLoss
 from msdetr.losses import Criterion, total_loss
 from msdetr.structures import ModelOutput
 

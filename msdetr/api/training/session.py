@@ -33,6 +33,7 @@ from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.settings import TrainerSettings
 from msdetr.evaluation.coco import evaluate_boxes
 from msdetr.evaluation.results import write_results
+from msdetr.files import replace_text
 from msdetr.recipe import Recipe
 from msdetr.seeding import seed_torch
 
@@ -146,8 +147,10 @@ class TrainingSession:
 
     def batches(self, epoch: int, first_step: int) -> Iterable[Batch]:
         """This process's micro-batches of an epoch, from an optimizer step on."""
-        rank, world = self._processes.rank, self._processes.count
-        return self._train_loader.load(self.plan.batches(epoch, rank, world, first_step=first_step))
+        shares = self.plan.batches(
+            epoch, self._processes.rank, self._processes.num_processes, first_step=first_step
+        )
+        return self._train_loader.load(shares)
 
     def evaluate(self, model: nn.Module) -> dict[str, float | None]:
         """Evaluate on the validation images and keep the result in the run's directory.
@@ -163,7 +166,7 @@ class TrainingSession:
         metrics = evaluate_boxes(val.ground_truth, results, image_ids=val.image_ids)
         folder = self._directory.evaluation
         folder.mkdir(exist_ok=True)
-        (folder / "metrics.json").write_text(json.dumps(metrics.to_dict(), indent=2) + "\n")
+        replace_text(folder / "metrics.json", json.dumps(metrics.to_dict(), indent=2) + "\n")
         write_results(folder / "predictions.json", results)
         return metrics.summary()
 
@@ -182,5 +185,5 @@ class TrainingSession:
                 category_id_of_label=self.data.label_space.category_id_by_label,
             ),
             rank=self._processes.rank,
-            world=self._processes.count,
+            num_processes=self._processes.num_processes,
         )

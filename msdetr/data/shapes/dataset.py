@@ -15,8 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +27,7 @@ from msdetr.data.coco_index import SPLIT_FOLDERS
 from msdetr.data.shapes.outlines import SHAPE_CLASSES
 from msdetr.data.shapes.scene import GENERATOR_VERSION, Scene, generate_scene
 from msdetr.errors import DataError
+from msdetr.files import providing_directory
 
 MARKER_NAME = "shapes.json"
 _ID_OF_VAL = 1_000_000
@@ -67,15 +66,9 @@ def ensure(folder: Path, num_train: int, num_val: int, progress: Progress | None
     if _holds(folder, wanted):
         return folder
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
+        with providing_directory(folder) as aside:
             digest = _write(aside, {"train": num_train, "val": num_val}, progress)
             (aside / MARKER_NAME).write_text(json.dumps({**wanted, "sha256": digest}) + "\n")
-            aside.chmod(0o755)
-            _publish(aside, folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         raise DataError(str(folder), f"the shapes data set cannot be written: {error}") from error
     if not _holds(folder, wanted):
@@ -103,14 +96,6 @@ def _holds(folder: Path, wanted: Mapping[str, int]) -> bool:
     if found != wanted:
         raise DataError(str(folder), f"holds shapes of {found}, wanted {dict(wanted)}")
     return True
-
-
-def _publish(aside: Path, folder: Path) -> None:
-    try:
-        aside.rename(folder)
-    except OSError:
-        if not (folder / MARKER_NAME).is_file():
-            raise
 
 
 @dataclass(frozen=True)
