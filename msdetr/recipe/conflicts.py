@@ -104,10 +104,6 @@ def _in_one_to_many(one_to_many: OneToManyRecipe, num_queries: int) -> Iterator[
     if one_to_many.k > num_queries:
         message = f"must be at most model.num_queries = {num_queries}, got {one_to_many.k}"
         yield Conflict(f"{section}.k", ("model.num_queries",), message)
-    expected = round(1.0 - one_to_many.iou_weight, 12)
-    if abs(one_to_many.class_weight - expected) > 1e-6:
-        message = f"must be 1 - iou_weight = {expected}, got {one_to_many.class_weight}"
-        yield Conflict(f"{section}.class_weight", (f"{section}.iou_weight",), message)
 
 
 def _in_data(data: DataRecipe) -> Iterator[Conflict]:

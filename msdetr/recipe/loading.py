@@ -7,6 +7,7 @@ from pathlib import Path
 
 from msdetr.errors import RecipeError
 
+from .former_fields import replace_former_fields
 from .merging import merge
 from .overrides import read_override
 from .packaged import find_parent, find_recipe, nearest, packaged_folder
@@ -66,6 +67,7 @@ def _resolve(
         raise RecipeError(source, format_findings(findings, source))
     tree = Entry(Place(source), {})
     for layer in [*layers, *top]:
+        findings = [*findings, *replace_former_fields(layer)]
         tree = merge(tree, layer)
     recipe, more = validate(tree, {finding.key for finding in findings})
     if recipe is None or findings:
