@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from msdetr.recipe.expectation import shown
-from msdetr.recipe.yaml_source import Entry, Finding
+from msdetr.recipe.yaml_source import Entry, RecipeProblem
 
 _SECTION = ("supervision", "one_to_many")
 _TOLERANCE = 1e-6
 
 
-def replace_former_fields(layer: Entry) -> list[Finding]:
+def replace_former_fields(layer: Entry) -> list[RecipeProblem]:
     """Replace the former fields of one layer, in place, before it is merged with others.
 
     ``supervision.one_to_many.class_weight`` is 1 - ``iou_weight``: given alone it sets
@@ -27,9 +27,8 @@ def replace_former_fields(layer: Entry) -> list[Finding]:
     if former is None:
         return []
     message = _replace_class_weight(former, section.value)
-    return (
-        [Finding(former.place, ".".join((*_SECTION, "class_weight")), message)] if message else []
-    )
+    key = ".".join((*_SECTION, "class_weight"))
+    return [RecipeProblem(former.place, key, message)] if message else []
 
 
 def _replace_class_weight(former: Entry, section: dict[str, Entry]) -> str:

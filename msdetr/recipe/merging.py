@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .yaml_source import Entry
+from msdetr.recipe.yaml_source import Entry
 
 
 def merge(base: Entry, layer: Entry) -> Entry:

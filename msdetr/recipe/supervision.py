@@ -1,10 +1,10 @@
-"""Recipe section `supervision`: which predictions are matched how, and what they cost."""
+"""Recipe section ``supervision``: which predictions are matched how, and what they cost."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from .section import Fraction, Section, Weight
+from msdetr.recipe.section import Fraction, Section, Weight
 
 
 class CostRecipe(Section):
