@@ -41,7 +41,7 @@ class Recipe(Section):
     )
 
     @model_validator(mode="after")
-    def _refuse_conflicts(self) -> Self:
+    def _reject_conflicts(self) -> Self:
         conflicts = find_conflicts(self.model, self.supervision, self.data, self.train)
         if conflicts:
             text = "; ".join(f"{conflict.key} {conflict.message}" for conflict in conflicts)

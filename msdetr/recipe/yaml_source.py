@@ -1,7 +1,7 @@
 """YAML text -> values that know the file and line they come from.
 
 Scalars follow YAML 1.2: ``1e-4`` is a number, ``no``, ``off`` and dates are text. Anchors, tags and
-duplicate keys are refused.
+duplicate keys are rejected.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Entry:
         return self.value
 
     def place_of(self, path: Sequence[str | int], *, exact: bool = False) -> Place | None:
-        """Find the place of the value at a path, else of its nearest written ancestor below the root.
+        """Find the place of a value, else of its nearest written ancestor below the root.
 
         Args:
             path: Keys and indices from this entry.
@@ -125,13 +125,13 @@ class _Reader:
     def place(self, mark: yaml.Mark) -> Place:
         return Place(self.source, mark.line + 1 if self.is_file else None)
 
-    def refuse(self, mark: yaml.Mark, path: KeyPath, message: str) -> Entry:
+    def reject(self, mark: yaml.Mark, path: KeyPath, message: str) -> Entry:
         self.problems.append(RecipeProblem(self.place(mark), dotted(path), message))
         return Entry(self.place(mark), None)
 
     def read(self, node: yaml.Node, path: KeyPath, mark: yaml.Mark) -> Entry:
         if id(node) in self.seen:
-            return self.refuse(mark, path, "anchors are not supported; write the value out")
+            return self.reject(mark, path, "anchors are not supported; write the value out")
         self.seen.add(id(node))
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
             return Entry(self.place(mark), dict(self.read_pairs(node, path)))
@@ -143,20 +143,20 @@ class _Reader:
         try:
             return Entry(self.place(mark), _CONSTRUCTORS[node.tag.removeprefix(_TAG)](node.value))
         except (KeyError, TypeError, ValueError):
-            return self.refuse(mark, path, f"the YAML tag {node.tag} is not supported here")
+            return self.reject(mark, path, f"the YAML tag {node.tag} is not supported here")
 
     def read_pairs(self, node: yaml.MappingNode, path: KeyPath) -> Iterator[tuple[str, Entry]]:
         lines: dict[str, int] = {}
         for key_node, value_node in node.value:
             mark = key_node.start_mark
             if not isinstance(key_node, yaml.ScalarNode):
-                self.refuse(mark, path, "a key must be text")
+                self.reject(mark, path, "a key must be text")
                 continue
             key = key_node.value
             if key in lines:
                 message = "the key is there twice"
                 message += f", first in line {lines[key]}" if self.is_file else ""
-                self.refuse(mark, (*path, key), message)
+                self.reject(mark, (*path, key), message)
                 continue
             lines[key] = mark.line + 1
             yield key, self.read(value_node, (*path, key), mark)
