@@ -81,7 +81,7 @@ def make_case(counts: Sequence[int], device: str) -> Case:
 
 
 def published_supervision() -> Supervision:
-    """The rules of the published models."""
+    """Return the rules of the published models."""
     weights = LossWeights(class_weight=2, box_weight=5, giou_weight=2)
     return Supervision(
         assign=assign_together,
@@ -124,7 +124,7 @@ def measure(case: Case, criterion: Criterion, device: str) -> None:
 
 
 def summary(case: Case) -> dict[str, float]:
-    """Median and best of every part, in milliseconds."""
+    """Return median and best of every part, in milliseconds."""
     parts = {
         "assignment": case.assignment_ms,
         "forward": case.forward_ms,

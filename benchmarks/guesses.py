@@ -47,7 +47,7 @@ def constant_boxes(train: CocoIndex) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 
 def guess(data: TrainingData) -> list[dict[str, Any]]:
-    """COCO results with the same boxes in every validation image, scored by their share."""
+    """Make COCO results with the same boxes in every validation image, scored by their share."""
     rows, shares = constant_boxes(data.train.index)
     val = data.val.dataset.index
     results = []

@@ -218,7 +218,7 @@ def _aside(path: Path) -> Path:
 
 @contextmanager
 def _new_directory(path: Path) -> Iterator[Path]:
-    """An empty directory that is gone at the end, unless it was renamed."""
+    """Make an empty directory that is gone at the end, unless it was renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(path, ignore_errors=True)
     try:

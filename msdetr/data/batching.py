@@ -17,13 +17,13 @@ _GROWTH_PX = 32
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward pass needs.
+    """Input of one forward pass.
 
     Attributes:
         images: [B, 3, H, W] normalised pixels and their padding mask.
         targets: Ground truth of the images.
         original_hw: [B, 2] int64, height and width before resizing, in pixels.
-        skipped: What was wrong with images in whose place others are.
+        skipped: Why images were replaced by others, one line each.
         noised: What denoising queries are made of; None where nothing trains any.
     """
 
@@ -56,7 +56,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Collator:
-    """Makes a batch of samples; picklable, so that worker processes can run it.
+    """Collates samples into a batch; picklable, so that worker processes can run it.
 
     Attributes:
         mean: Per channel, subtracted from pixels in 0..1.

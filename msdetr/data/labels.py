@@ -41,7 +41,7 @@ class LabelSpace:
         num_classes: K, the number of class logits.
 
     Raises:
-        ValueError: If ids are not ascending, names are not as many, or ids exceed the classes.
+        ValueError: If ids are not ascending, the names differ in number, or ids exceed the classes.
     """
 
     category_ids: tuple[int, ...]
@@ -118,7 +118,7 @@ class LabelSpace:
             source: Name of the annotation file, for messages.
 
         Raises:
-            DataError: If an id is none of this label space's.
+            DataError: If an id is not in this label space.
         """
         ids = np.asarray(category_ids, dtype=np.int64)
         unknown = np.setdiff1d(ids, self.category_ids)

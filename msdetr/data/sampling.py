@@ -11,7 +11,7 @@ from msdetr.errors import UsageError
 from msdetr.seeding import seeded_generator
 
 Key = tuple[int, int]
-"""Epoch and position in the index: what a dataset is asked for."""
+"""Epoch and position in the index: the key of a sample."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class EpochPlan:
         repeats: Times that an epoch goes through the images.
 
     Raises:
-        UsageError: If a number is below 1, or ``batch_size`` is no multiple of
+        UsageError: If a number is below 1, or ``batch_size`` is not a multiple of
             ``images_per_forward``.
     """
 

@@ -1,4 +1,4 @@
-"""What all figures share: a palette that colour-blind readers can tell apart, and saving."""
+"""What all figures share: a palette that color-blind readers can tell apart, and saving."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _DPI = 130
 
 
 def color_of(index: int) -> str:
-    """Color of the series with this number; the palette is repeated after six."""
+    """Return the color of a series by its number; the palette repeats after six."""
     return PALETTE[index % len(PALETTE)]
 
 
-# Margins are given: matplotlib's own layout takes longer than all the rest.
+# Margins are given: matplotlib's own layout takes longer than everything else.
 _LEFT, _RIGHT, _TOP, _BOTTOM, _LEGEND_ROW = 0.85, 0.2, 0.4, 0.6, 0.22
 _GAP_X, _GAP_Y = 0.85, 0.95
 
@@ -48,7 +48,7 @@ def new_figure(
 
     Args:
         num_panels: Panels.
-        num_columns: Panels side by side at most.
+        num_columns: Maximum number of panels side by side.
         panel_size: Width and height of one panel without its labels, in inches.
         legend_rows: Rows of the legend below the panels.
 
@@ -77,7 +77,7 @@ def add_legend(figure: Figure, entries: Sequence[Artist], *, num_columns: int) -
     Args:
         figure: Where.
         entries: Lines or patches with labels; none for no legend.
-        num_columns: Entries side by side at most.
+        num_columns: Maximum number of entries side by side.
     """
     if entries:
         figure.legend(

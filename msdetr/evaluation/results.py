@@ -1,4 +1,4 @@
-"""Detections in COCO's results format: made from tensors, written and read."""
+"""Detections in COCO's results format: from tensors, to and from files."""
 
 from __future__ import annotations
 

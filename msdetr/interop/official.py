@@ -1,7 +1,7 @@
 """Names in the published MS-DETR and Deformable-DETR checkpoints.
 
-A published state dict holds some tensors under several names: the heads also stand inside the
-decoder, heads that layers share stand once per layer. Each of our tensors thus has one or more
+A published state dict holds some tensors under several names: the heads also appear inside the
+decoder, and heads that layers share appear once per layer. Each of our tensors thus has one or more
 published names (its aliases).
 """
 

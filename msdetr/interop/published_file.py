@@ -37,7 +37,7 @@ def read_published_file(path: Path) -> PublishedFile:
 
     Args:
         path: A pickled dict with the state dict under ``model`` (``args``, ``optimizer`` and
-            others may stand beside it), or a bare state dict.
+            others may accompany it), or a bare state dict.
 
     Raises:
         CheckpointError: No such file, damaged, with code in it, or not a state dict.

@@ -54,12 +54,12 @@ class FeedForward(nn.Module):
 
     @classmethod
     def of(cls, sizes: LayerSizes) -> FeedForward:
-        """The feed-forward network of a layer."""
+        """Make the feed-forward network of a layer."""
         return cls(width=sizes.width, hidden_width=sizes.ffn_width, dropout=sizes.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform [..., C] to [..., C]."""
-        # In place: the activations before it are the largest of the model, and nobody needs them.
+        # In place: the activations before it are the largest of the model and used nowhere else.
         hidden = self.dropout(functional.relu(self.linear1(x), inplace=True))
         output: Tensor = self.norm(x + self.dropout(self.linear2(hidden)))
         return output
@@ -102,7 +102,7 @@ class SelfAttention(nn.Module):
         split = 2 * width
         of_query, of_key, of_value = self.in_proj_bias.chunk(3)
         # A bias of the keys adds the same to all scores of a query, which the softmax ignores.
-        # Its gradient would be nothing but rounding, which AdamW makes as large as any.
+        # Its gradient would be mere rounding, which AdamW scales up to the size of any other.
         of_both = torch.cat([of_query, of_key.detach()])
         where = functional.linear(content + position, self.in_proj_weight[:split], of_both)
         what = functional.linear(content, self.in_proj_weight[split:], of_value)

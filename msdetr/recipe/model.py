@@ -1,4 +1,4 @@
-"""Recipe section `model`: architecture of the detector."""
+"""Recipe section ``model``: architecture of the detector."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from msdetr.recipe.expectation import shown
 from msdetr.recipe.query_groups import QueryGroupsRecipe
-
-from .expectation import shown
-from .section import Section
+from msdetr.recipe.section import Section
 
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet_tiny"]
 Placement = Literal["baseline", "a", "b", "c", "d"]
 
 TINY_STEM_WIDTH = 16
 WEIGHTS_ERROR = "backbone_weights"
-"""Error type under which pydantic reports weights that look like nothing."""
+"""Error type under which pydantic reports weights that are neither a name nor a path."""
 
 _MISTAKEN_FOR_NONE = frozenset({"no", "off", "false", "none", "null"})
 

@@ -1,18 +1,17 @@
-"""Recipe section `supervision`: which predictions are matched how, and what they cost."""
+"""Recipe section ``supervision``: which predictions are matched how, and what they cost."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from msdetr.recipe.query_groups import (
     DenoisingSupervisionRecipe,
     GroupSupervisionRecipe,
     HybridSupervisionRecipe,
 )
-
-from .section import Fraction, Section, Weight
+from msdetr.recipe.section import Fraction, Section, Weight
 
 
 class CostRecipe(Section):
@@ -60,16 +59,12 @@ class OneToOneRecipe(Section):
 class OneToManyRecipe(Section):
     """One-to-many supervision of the same queries.
 
-    The score of a query for a target is class_weight * probability + iou_weight * IoU; giving one
-    of the two weights sets the other.
+    The score of a query for a target is (1 - iou_weight) * probability + iou_weight * IoU.
     """
 
     k: int = Field(default=6, ge=1, description="Queries per target at most.")
     threshold: Fraction = Field(default=0.4, description="Score from which a query is positive.")
     iou_weight: Fraction = Field(default=0.7, description="Weight of the IoU in the score.")
-    class_weight: Fraction = Field(
-        default=0.3, description="Weight of the class probability in the score: 1 - iou_weight."
-    )
     max_positive_fraction: float | None = Field(
         default=0.25,
         gt=0,
@@ -78,16 +73,10 @@ class OneToManyRecipe(Section):
     )
     loss: LossRecipe = Field(default=LossRecipe(), description="Weights of the losses.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _complete_score_weights(cls, values: object) -> object:
-        if not isinstance(values, dict):
-            return values
-        for given, other in (("iou_weight", "class_weight"), ("class_weight", "iou_weight")):
-            weight = values.get(given)
-            if isinstance(weight, int | float) and other not in values and 0 <= weight <= 1:
-                return {**values, other: round(1.0 - weight, 12)}
-        return values
+    @property
+    def class_weight(self) -> float:
+        """Weight of the class probability in the score."""
+        return round(1.0 - self.iou_weight, 12)
 
 
 class ProposalsRecipe(Section):

@@ -1,4 +1,4 @@
-"""Recipe sections `train` and `evaluation`."""
+"""Recipe sections ``train`` and ``evaluation``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .section import Section
+from msdetr.recipe.section import Section
 
 
 class EmaRecipe(Section):
