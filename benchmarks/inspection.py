@@ -80,7 +80,7 @@ def main() -> None:
     for name in ("evaluation", "detection"):
         ratio = statistics.median(seconds["tracing"] / seconds[name] for seconds in rounds)
         print(f"tracing by {name}, median: {ratio:.2f}")
-    print(f"wanted by evaluation: at most {TARGET_RATIO}")
+    print(f"target, relative to evaluation: at most {TARGET_RATIO}")
 
 
 def _load(options: argparse.Namespace) -> Subject:

@@ -16,7 +16,7 @@ from msdetr.errors import DataError, UnreadableImageError
 
 _MESSAGES: dict[str, tuple[Severity, str]] = {
     "missing_image": ("error", "image files do not exist"),
-    "undecodable_image": ("error", "image files are damaged or no images"),
+    "undecodable_image": ("error", "image files are damaged or not images"),
     "size_mismatch": ("error", "images have another size than annotated, turned or not"),
     "exif_applied": (
         "warning",
@@ -122,7 +122,7 @@ def find_leakage(train: Iterable[ImageFacts], val: Iterable[ImageFacts]) -> Find
         if digest in in_train
         for name in names
     ]
-    message = "validation images are training images too, so that scores mean little"
+    message = "validation images are also training images, so that scores mean little"
     return Finding.of("leakage", "error", message, leaked)
 
 

@@ -125,7 +125,7 @@ class LabelSpace:
         if unknown.size:
             listed = ", ".join(str(value) for value in unknown[:5])
             raise DataError(
-                source, f"category ids {listed} are none of the model's {len(self.names)} classes"
+                source, f"category ids {listed} are not among the model's {len(self.names)} classes"
             )
         labels = np.asarray(self.labels, dtype=np.int64)
         return labels[np.searchsorted(np.asarray(self.category_ids, dtype=np.int64), ids)]

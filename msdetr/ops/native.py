@@ -139,7 +139,7 @@ def load(device_type: DeviceType) -> Path:
     try:
         ctypes.CDLL(str(library))
     except OSError as error:
-        message = f"cannot load {library}: {error}; `msdetr doctor --build` compiles it anew"
+        message = f"cannot load {library}: {error}; `msdetr doctor --build` compiles it again"
         raise NativeBuildError(message) from error
     return library
 

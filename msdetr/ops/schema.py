@@ -16,7 +16,7 @@ from torch import Tensor
 FORWARD = "msdetr::ms_deform_attn"
 BACKWARD = "msdetr::ms_deform_attn_backward"
 
-# A flat SymInt[] of H, W per level: with an int[] every image size would be compiled anew.
+# A flat SymInt[] of H, W per level: with an int[] every image size would be compiled separately.
 _INPUTS = "Tensor value, SymInt[] level_sizes, Tensor sampling_locations, Tensor attention_weights"
 torch.library.define(FORWARD, f"({_INPUTS}) -> Tensor", tags=torch.Tag.pt2_compliant_tag)
 torch.library.define(

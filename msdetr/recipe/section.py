@@ -19,7 +19,7 @@ def _path_from_text(value: object) -> object:
         return value
     try:
         return Path(value).expanduser()
-    except RuntimeError:  # ``~name`` of nobody: a folder may be called so
+    except RuntimeError:  # no user of that name: a folder may be called ``~name``
         return Path(value)
 
 

@@ -94,7 +94,7 @@ def _holds(folder: Path, wanted: Mapping[str, int]) -> bool:
             str(folder), f"holds something else (no {MARKER_NAME}); name an empty or new folder"
         ) from None
     if found != wanted:
-        raise DataError(str(folder), f"holds shapes of {found}, wanted {dict(wanted)}")
+        raise DataError(str(folder), f"holds shapes of {found}, expected {dict(wanted)}")
     return True
 
 

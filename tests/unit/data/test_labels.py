@@ -42,7 +42,9 @@ def test_labels_of_maps_arrays() -> None:
 
 
 def test_labels_of_names_unknown_categories() -> None:
-    with pytest.raises(DataError, match=r"val\.json: category ids 4, 8 are none of the model's 3"):
+    with pytest.raises(
+        DataError, match=r"val\.json: category ids 4, 8 are not among the model's 3"
+    ):
         LabelSpace.contiguous(ANIMALS).labels_of([3, 8, 4], "val.json")
 
 
