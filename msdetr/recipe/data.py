@@ -73,7 +73,7 @@ class DataRecipe(Section):
     )
     unreadable_images: Literal["stop", "skip"] = Field(
         default="stop",
-        description="Missing or damaged training images: stop, or skip (the next image steps in).",
+        description="Missing or damaged training images: stop, or skip (use the next one).",
     )
     num_workers: int = Field(
         default=4, ge=0, le=256, description="Worker processes that read images."

@@ -118,7 +118,7 @@ class ModelRecipe(Section):
     )
     iterative_refinement: bool = Field(
         default=True,
-        description="Refine the reference boxes from layer to layer, with own heads per layer.",
+        description="Refine the reference boxes layer by layer, with separate heads per layer.",
     )
     placement: Placement = Field(
         default="c",

@@ -1,4 +1,4 @@
-"""Recipe section ``supervision``: which predictions are matched how, and what they cost."""
+"""Recipe section ``supervision``: how predictions are matched, and the weights of their losses."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class OneToManyRecipe(Section):
 
 
 class ProposalsRecipe(Section):
-    """Supervision of encoder proposals: anchors are matched, predictions pay; one class."""
+    """Supervision of encoder proposals: matched by anchor, losses on predictions; one class."""
 
     match_on: Literal["anchors", "predictions"] = Field(
         default="anchors",
@@ -97,7 +97,9 @@ class FocalRecipe(Section):
     """Sigmoid focal loss, also used by the class cost."""
 
     alpha: Fraction = Field(default=0.25, description="Weight of the positive class.")
-    gamma: float = Field(default=2.0, ge=0, description="Exponent that plays down easy examples.")
+    gamma: float = Field(
+        default=2.0, ge=0, description="Focusing exponent, which down-weights easy examples."
+    )
 
 
 class SupervisionRecipe(Section):

@@ -154,7 +154,7 @@ class _Reader:
                 continue
             key = key_node.value
             if key in lines:
-                message = "the key is there twice"
+                message = "the key occurs twice"
                 message += f", first in line {lines[key]}" if self.is_file else ""
                 self.reject(mark, (*path, key), message)
                 continue

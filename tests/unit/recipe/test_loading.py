@@ -163,7 +163,7 @@ def test_value_repaired_by_an_override_is_no_problem(write: Write) -> None:
         (
             "train:\n  lr: 1\n  lr: 2\n",
             "line 3",
-            "train.lr: the key is there twice, first in line 2",
+            "train.lr: the key occurs twice, first in line 2",
         ),
         ("train: &x {lr: 1}\n", "", ""),  # an anchor that nothing uses does no harm
         (
