@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from msdetr.assignment import HungarianAssigner, OneToManyAssigner, assign_together
+from msdetr.assignment.own_file import load_assigner
+from msdetr.assignment.repeated_hungarian import RepeatedHungarianAssigner
 from msdetr.data import shapes
 from msdetr.data.batching import Collator
 from msdetr.data.coco_index import CocoIndex, CocoSplit, locate_split, read_coco
@@ -38,10 +40,13 @@ from msdetr.recipe import (
     FocalRecipe,
     LossRecipe,
     ModelRecipe,
+    OneToManyRecipe,
     Recipe,
     SupervisionRecipe,
     TrainRecipe,
+    assigners,
 )
+from msdetr.structures import Assigner
 
 _PLACEMENTS = {
     "baseline": (LayerOrder.SELF_ATTENTION_FIRST, OneToManySource.NONE),
@@ -104,21 +109,40 @@ def build_criterion(recipe: SupervisionRecipe) -> Criterion:
         ),
         one_to_many=None
         if many is None
-        else BranchRule(
-            OneToManyAssigner(
-                k=many.k,
-                threshold=many.threshold,
-                iou_weight=many.iou_weight,
-                class_weight=many.class_weight,
-                max_positive_fraction=many.max_positive_fraction,
-            ),
-            _loss_weights(many.loss),
-        ),
+        else BranchRule(build_assigner(many, recipe.focal), _loss_weights(many.loss)),
         proposals=None
         if proposals is None
         else BranchRule(_hungarian(proposals.cost, recipe.focal), _loss_weights(proposals.loss)),
     )
     return Criterion(supervision, alpha=recipe.focal.alpha, gamma=recipe.focal.gamma)
+
+
+def build_assigner(recipe: OneToManyRecipe, focal: FocalRecipe) -> Assigner:
+    """Make the assigner of one-to-many supervision; one in a file is read and executed.
+
+    Raises:
+        AssignerError: The file, its class or the options cannot be used.
+    """
+    match recipe.assigner:
+        case assigners.MsDetrRecipe():
+            return OneToManyAssigner(
+                k=recipe.k,
+                threshold=recipe.threshold,
+                iou_weight=recipe.iou_weight,
+                class_weight=recipe.class_weight,
+                max_positive_fraction=recipe.max_positive_fraction,
+            )
+        case assigners.RepeatedHungarianRecipe() as chosen:
+            return RepeatedHungarianAssigner(
+                class_weight=chosen.class_weight,
+                l1_weight=chosen.l1_weight,
+                giou_weight=chosen.giou_weight,
+                alpha=focal.alpha,
+                gamma=focal.gamma,
+                copies=chosen.copies,
+            )
+        case assigners.FileRecipe() as chosen:
+            return load_assigner(chosen.file, chosen.class_name, chosen.options)
 
 
 def build_parameter_groups(model: DetectionModel, recipe: TrainRecipe) -> dict[str, ParameterGroup]:

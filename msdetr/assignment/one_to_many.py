@@ -13,6 +13,9 @@ from msdetr.assignment.ranking import mark_queries, ranks_of
 from msdetr.assignment.rows import rows_of_targets
 from msdetr.structures import Assignment, Explanation, Predictions, Reason, Targets
 
+COLUMNS = ("candidate", "above_threshold", "forced", "capped", "num_positives")
+"""What an explanation has of queries, then of targets."""
+
 _LOW_BITS = 32
 _LOW_MASK = (1 << _LOW_BITS) - 1
 

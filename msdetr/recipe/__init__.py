@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import assigners
 from .data import AugmentationRecipe, DataRecipe
 from .dump import recipe_to_commented_yaml, recipe_to_dict, recipe_to_yaml
 from .loading import load_recipe, recipe_from_dict
@@ -31,6 +32,7 @@ __all__ = [
     "RecipeInfo",
     "SupervisionRecipe",
     "TrainRecipe",
+    "assigners",
     "find_recipe",
     "load_recipe",
     "packaged_recipes",

@@ -12,6 +12,7 @@ from .overrides import read_override
 from .packaged import find_parent, find_recipe, nearest, packaged_folder
 from .problems import format_findings
 from .schema import Recipe
+from .scheme import settle_assigner
 from .validation import validate
 from .yaml_source import Entry, Finding, Place, Scalar, read_file
 
@@ -66,7 +67,7 @@ def _resolve(
         raise RecipeError(source, format_findings(findings, source))
     tree = Entry(Place(source), {})
     for layer in [*layers, *top]:
-        tree = merge(tree, layer)
+        tree = merge(*settle_assigner(tree, layer))
     recipe, more = validate(tree, {finding.key for finding in findings})
     if recipe is None or findings:
         raise RecipeError(source, format_findings([*findings, *more], source))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from typing import Any
 
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from .assigners import AssignerRecipe, MsDetrRecipe
 from .section import Fraction, Section, Weight
 
 
@@ -53,7 +56,8 @@ class OneToManyRecipe(Section):
     """One-to-many supervision of the same queries.
 
     The score of a query for a target is class_weight * probability + iou_weight * IoU; giving one
-    of the two weights sets the other.
+    of the two weights sets the other. These are the settings of MS-DETR's own rule, `ms_detr`; an
+    `assigner` of another type has its own.
     """
 
     k: int = Field(default=6, ge=1, description="Queries per target at most.")
@@ -68,7 +72,18 @@ class OneToManyRecipe(Section):
         le=1,
         description="Positives of an image at most, as a fraction of its queries; null: no cap.",
     )
+    assigner: AssignerRecipe = Field(
+        default=MsDetrRecipe(), description="How queries and targets are paired."
+    )
     loss: LossRecipe = Field(default=LossRecipe(), description="Weights of the losses.")
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_does_not_apply(
+        self, serialize: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        unused = {"assigner"} if isinstance(self.assigner, MsDetrRecipe) else MS_DETR_FIELDS
+        return {key: value for key, value in values.items() if key not in unused}
 
     @model_validator(mode="before")
     @classmethod
@@ -80,6 +95,10 @@ class OneToManyRecipe(Section):
             if isinstance(weight, int | float) and other not in values and 0 <= weight <= 1:
                 return {**values, other: round(1.0 - weight, 12)}
         return values
+
+
+MS_DETR_FIELDS = frozenset(OneToManyRecipe.model_fields) - {"assigner", "loss"}
+"""Settings of `ms_detr`, which stand beside `assigner`."""
 
 
 class ProposalsRecipe(Section):

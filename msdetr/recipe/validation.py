@@ -31,27 +31,38 @@ def validate(tree: Entry, known: Collection[str] = ()) -> tuple[Recipe | None, l
     if errors[0]["type"] == CONFLICTS:
         return None, _conflict_findings(errors[0], tree, known)
     view = SchemaView(Recipe.model_json_schema())
-    pairs = [(_path(detail), detail) for detail in errors]
-    findings = [_finding(view, path, detail, tree) for path, detail in pairs]
-    faulty = {dotted(path) for path, _ in pairs} | set(known)
+    findings = [_finding(view, detail, tree) for detail in errors]
+    paths = [_path(view, detail) for detail in errors]
+    faulty = {dotted(path) for path in paths} | set(known)
     return None, [
         *(finding for finding in findings if finding.key not in known),
-        *_remaining_conflicts(tree, [path for path, _ in pairs], faulty),
+        *_remaining_conflicts(tree, paths, faulty),
     ]
 
 
-def _path(detail: ErrorDetails) -> KeyPath:
+def _place_in_schema(detail: ErrorDetails) -> KeyPath:
     """Path of the field at fault: a list, where pydantic names an element that it lacks."""
-    return detail["loc"][:-1] if detail["type"] == "missing" else detail["loc"]
+    is_element = detail["type"] == "missing" and isinstance(detail["loc"][-1], int)
+    return detail["loc"][:-1] if is_element else detail["loc"]
 
 
-def _finding(view: SchemaView, path: KeyPath, detail: ErrorDetails, tree: Entry) -> Finding:
+def _path(view: SchemaView, detail: ErrorDetails) -> KeyPath:
+    return view.written(_place_in_schema(detail))
+
+
+def _finding(view: SchemaView, detail: ErrorDetails, tree: Entry) -> Finding:
+    path, in_schema = _path(view, detail), _place_in_schema(detail)
     place = tree.place_of(path)
     if detail["type"] == "extra_forbidden":
-        return Finding(place, dotted(path), view.unknown_key(path))
+        return Finding(place, dotted(path), view.unknown_key(in_schema))
     if detail["type"] == WEIGHTS_ERROR:
         return Finding(place, dotted(path), detail["msg"])
-    message = f"must be {view.expected(path)}, got {_shown_at(tree, path)}"
+    if detail["type"] == "union_tag_invalid":
+        message = view.unknown_type(in_schema, str(detail["ctx"]["tag"]))
+        return Finding(tree.place_of((*path, "type")), dotted((*path, "type")), message)
+    if detail["type"] == "missing" and in_schema == detail["loc"]:
+        return Finding(place, dotted(path), f"is missing; must be {view.expected(in_schema)}")
+    message = f"must be {view.expected(in_schema)}, got {_shown_at(tree, path)}"
     return Finding(place, dotted(path), message)
 
 

@@ -20,6 +20,7 @@ from msdetr.engine.metrics_file import read_rows
 from msdetr.engine.reporting import logger
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.errors import MsdetrError
+from msdetr.losses import Criterion
 from msdetr.recipe import Recipe, recipe_to_dict, recipe_to_yaml
 from msdetr.run_report.page import RunReport, SamplePictures, render_run_report
 
@@ -30,7 +31,9 @@ _MOST_DETECTIONS = 20
 _TITLES = {"losses": "Losses", "ap": "AP", "learning_rate": "Learning rate"}
 
 
-def report_run(directory: RunDirectory, recipe: Recipe, images: EvaluationData) -> Path | None:
+def report_run(
+    directory: RunDirectory, recipe: Recipe, images: EvaluationData, criterion: Criterion
+) -> Path | None:
     """Draw the curves of a finished run and write its report.
 
     Whatever goes wrong is said on stderr, and nothing else: the run's checkpoints matter more.
@@ -39,6 +42,7 @@ def report_run(directory: RunDirectory, recipe: Recipe, images: EvaluationData) 
         directory: Of the run.
         recipe: Of the run.
         images: Validation images, whose detections are in the run's ``evaluation``.
+        criterion: Of the run; its assigner describes itself.
 
     Returns:
         The report; None if it could not be written.
@@ -47,7 +51,8 @@ def report_run(directory: RunDirectory, recipe: Recipe, images: EvaluationData) 
     file = directory.path / REPORT_FILE
     try:
         plots = plot_runs([directory.path])
-        report = _collect(directory, recipe, images, plots.files)
+        facts = _facts(directory, recipe, images, criterion)
+        report = _collect(directory, recipe, images, plots.files, facts)
         file.write_text(render_run_report(report), encoding="utf-8")
     except Exception as error:  # the training is done and must not fail for a picture
         logger.debug("the report failed", exc_info=True)
@@ -59,7 +64,11 @@ def report_run(directory: RunDirectory, recipe: Recipe, images: EvaluationData) 
 
 
 def _collect(
-    directory: RunDirectory, recipe: Recipe, images: EvaluationData, plots: Sequence[Path]
+    directory: RunDirectory,
+    recipe: Recipe,
+    images: EvaluationData,
+    plots: Sequence[Path],
+    facts: list[tuple[str, str]],
 ) -> RunReport:
     metrics = _read_json(directory.evaluation / "metrics.json")
     curves = {file.stem: file for file in plots if file.suffix == ".svg"}
@@ -67,7 +76,7 @@ def _collect(
     return RunReport(
         name=directory.path.resolve().name,
         description=recipe.description,
-        facts=_facts(directory, recipe, images),
+        facts=facts,
         curves={_TITLES[name]: file for name, file in curves.items()},
         evaluation=metrics,
         evaluation_note=f"The last evaluation, on {len(images.image_ids)} images.",
@@ -83,17 +92,17 @@ def _collect(
 
 
 def _facts(
-    directory: RunDirectory, recipe: Recipe, images: EvaluationData
+    directory: RunDirectory, recipe: Recipe, images: EvaluationData, criterion: Criterion
 ) -> list[tuple[str, str]]:
     epochs = [row for row in read_rows(directory.metrics_file) if row["kind"] == "epoch"]
     scored = [row for row in epochs if row.get("ap") is not None]
     fields = recipe_to_dict(recipe)
-    many = fields["supervision"]["one_to_many"]
+    many = criterion.supervision.one_to_many
     supervision = "one-to-one only"
     if many is not None:
         supervision = (
-            f"one-to-one and one-to-many (k {many['k']}, threshold {many['threshold']:g}, "
-            f"IoU weight {many['iou_weight']:g}), placement {fields['model']['placement']}"
+            f"one-to-one and one-to-many ({many.assigner.describe()}), "
+            f"placement {fields['model']['placement']}"
         )
     facts = [
         ("supervision", supervision),
