@@ -9,15 +9,12 @@ import torch
 from torch import Tensor
 
 from msdetr.assignment.costs import logits_of_targets, pairwise_iou
-from msdetr.assignment.ranking import mark_queries, ranks_of
+from msdetr.assignment.ranking import mark_queries, ranks_of, top_queries
 from msdetr.assignment.rows import rows_of_targets
 from msdetr.structures import Assignment, Explanation, Predictions, Reason, Targets
 
 COLUMNS = ("candidate", "above_threshold", "forced", "capped", "num_positives")
 """What an explanation has of queries, then of targets."""
-
-_LOW_BITS = 32
-_LOW_MASK = (1 << _LOW_BITS) - 1
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ class OneToManyAssigner:
         """
         candidate_score, candidate = scores.max(dim=2)
         above_threshold = candidate_score >= self.threshold
-        best_queries = _best_queries(scores, self.k)
+        best_queries = top_queries(scores, self.k)
         forced = _mark(best_queries[..., 0], valid, scores.shape[-1])
         kept = self._cap(above_threshold | forced, u)
         num_positives = torch.zeros(scores.shape[:3], dtype=torch.int64, device=scores.device)
@@ -188,16 +185,6 @@ class OneToManyAssigner:
         order = u.masked_fill(~positive, math.inf).sort(dim=-1, stable=True).indices
         first = torch.zeros_like(positive).scatter_(2, order[..., :limit], value=True)
         return positive & first
-
-
-def _best_queries(scores: Tensor, k: int) -> Tensor:
-    """The k best queries of every target; torch.topk alone leaves the order of ties open."""
-    num_queries = scores.shape[-1]
-    # Bits of floats that are not negative order like the floats; -inf comes below them all.
-    high = scores.view(torch.int32).long() << _LOW_BITS
-    keys = high + torch.arange(num_queries - 1, -1, -1, device=scores.device)
-    best = keys.topk(min(k, num_queries), dim=-1).values
-    return num_queries - 1 - (best & _LOW_MASK)
 
 
 def _mark(queries: Tensor, valid: Tensor, num_queries: int) -> Tensor:

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from msdetr.structures import Assignment
 
+_LOW_BITS = 32
+_LOW_MASK = (1 << _LOW_BITS) - 1
+
 
 def ranks_of(scores: Tensor) -> Tensor:
     """Rank queries by descending score, then lowest query.
@@ -20,6 +23,24 @@ def ranks_of(scores: Tensor) -> Tensor:
     order = scores.sort(dim=-1, descending=True, stable=True).indices
     places = torch.arange(1, scores.shape[-1] + 1, device=scores.device).expand_as(order)
     return torch.empty_like(order).scatter_(-1, order, places)
+
+
+def top_queries(scores: Tensor, k: int) -> Tensor:
+    """List the best queries of every target; torch.topk alone leaves the order of ties open.
+
+    Args:
+        scores: [N, B, T, Q] float32, none negative but -inf.
+        k: Queries per target at most.
+
+    Returns:
+        [N, B, T, J] int64 by descending score, then lowest query, J = min(k, Q).
+    """
+    num_queries = scores.shape[-1]
+    # Bits of floats that are not negative order like the floats; -inf comes below them all.
+    high = scores.view(torch.int32).long() << _LOW_BITS
+    keys = high + torch.arange(num_queries - 1, -1, -1, device=scores.device)
+    best = keys.topk(min(k, num_queries), dim=-1).values
+    return num_queries - 1 - (best & _LOW_MASK)
 
 
 def mark_queries(queries: Tensor, num_queries: int) -> Tensor:
