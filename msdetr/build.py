@@ -7,6 +7,7 @@ from pathlib import Path
 from msdetr.assignment import HungarianAssigner, OneToManyAssigner, assign_together
 from msdetr.assignment.own_file import load_assigner
 from msdetr.assignment.repeated_hungarian import RepeatedHungarianAssigner
+from msdetr.assignment.task_aligned import TaskAlignedAssigner
 from msdetr.data import shapes
 from msdetr.data.batching import Collator
 from msdetr.data.coco_index import CocoIndex, CocoSplit, locate_split, read_coco
@@ -141,6 +142,8 @@ def build_assigner(recipe: OneToManyRecipe, focal: FocalRecipe) -> Assigner:
                 gamma=focal.gamma,
                 copies=chosen.copies,
             )
+        case assigners.TaskAlignedRecipe() as chosen:
+            return TaskAlignedAssigner(chosen.k, chosen.class_power, chosen.iou_power)
         case assigners.FileRecipe() as chosen:
             return load_assigner(chosen.file, chosen.class_name, chosen.options)
 

@@ -38,6 +38,22 @@ class RepeatedHungarianRecipe(AssignerSection):
     giou_weight: Weight = Field(default=2.0, description="Weight of the negative generalised IoU.")
 
 
+class TaskAlignedRecipe(AssignerSection):
+    """The best queries of every target by probability and IoU: the rule of TOOD."""
+
+    type: Literal["task_aligned"] = Field(description=_TYPE)
+    k: int = Field(default=13, ge=1, description="Queries per target at most.")
+    class_power: float = Field(
+        default=1.0, ge=0, description="Exponent of the class probability in the score."
+    )
+    iou_power: float = Field(default=6.0, ge=0, description="Exponent of the IoU in the score.")
+
+    def conflicts(self, num_queries: int) -> Iterator[tuple[str, str]]:
+        """List the fields that do not fit a number of queries, each with what was expected."""
+        if self.k > num_queries:
+            yield "k", f"must be at most model.num_queries = {num_queries}, got {self.k}"
+
+
 class FileRecipe(AssignerSection):
     """An assigner in a Python file of one's own."""
 
@@ -50,6 +66,7 @@ class FileRecipe(AssignerSection):
 
 
 AssignerRecipe = Annotated[
-    MsDetrRecipe | RepeatedHungarianRecipe | FileRecipe, Field(discriminator="type")
+    MsDetrRecipe | RepeatedHungarianRecipe | TaskAlignedRecipe | FileRecipe,
+    Field(discriminator="type"),
 ]
 """One of the assigners; `build_assigner` makes it."""
