@@ -30,7 +30,7 @@ from msdetr.structures import (
 _OTHER_TARGET, _OTHER_QUERIES = 1, 2
 _REASONS = (
     Reason("serves_target:{served}", "serves target {served}"),
-    Reason("not_in_the_matching", "others cost less in total"),
+    Reason("not_in_the_matching", "others cost less"),
 )
 
 

@@ -58,8 +58,9 @@ class LayerSummary:
             of the same target.
         rank_of_one_to_one: Rank of one-to-one picks in the one-to-many order of their target.
         one_to_one_at_rank_1: Share of one-to-one picks that have the highest score.
-        images_at_cap: Images with more positive queries than the cap allows; 0 without a cap.
-        positives_dropped_by_cap: Queries that were positive until the cap.
+        images_at_cap: Images with more positive queries than the cap allows; None where the
+            assigner knows no cap.
+        positives_dropped_by_cap: Queries that were positive until the cap; None likewise.
         loss_one_to_one: Weighted losses of that branch, per target.
         loss_one_to_many: Weighted losses of that branch, per target.
         loss_ratio: One-to-many by one-to-one loss.
@@ -77,8 +78,8 @@ class LayerSummary:
     one_to_one_also_one_to_many: float | None
     rank_of_one_to_one: Spread
     one_to_one_at_rank_1: float | None
-    images_at_cap: int
-    positives_dropped_by_cap: int
+    images_at_cap: int | None
+    positives_dropped_by_cap: int | None
     loss_one_to_one: float
     loss_one_to_many: float
     loss_ratio: float | None
@@ -143,6 +144,7 @@ class SummaryBuilder:
 
     def _layer(self, layer: int, values: dict[str, NDArray[Any]]) -> LayerSummary:
         positives, rank = values["positives"], values["rank"]
+        capped = values.get("dropped_by_cap")
         bins = np.array(self._size_bins)
         picked = rank > 0
         losses = {b: self._loss(values, b) for b in ("one_to_one", "one_to_many")}
@@ -163,8 +165,8 @@ class SummaryBuilder:
             one_to_one_also_one_to_many=_share(values["pick_is_positive"][picked]),
             rank_of_one_to_one=Spread.of(rank[picked]),
             one_to_one_at_rank_1=_share(rank[picked] == 1),
-            images_at_cap=int((values["dropped_by_cap"] > 0).sum()),
-            positives_dropped_by_cap=int(values["dropped_by_cap"].sum()),
+            images_at_cap=None if capped is None else int((capped > 0).sum()),
+            positives_dropped_by_cap=None if capped is None else int(capped.sum()),
             loss_one_to_one=losses["one_to_one"],
             loss_one_to_many=losses["one_to_many"],
             loss_ratio=losses["one_to_many"] / losses["one_to_one"]
@@ -207,9 +209,6 @@ def _per_image(image: TracedImage, matching: ImageMatching) -> dict[str, Tensor]
     rank = matching.ranks.gather(2, pick.clamp(min=0)[..., None])[..., 0]
     served = matching.one_to_many.sum(dim=1)
     explanation = matching.explanation
-    capped = explanation.capped
-    if capped is None:
-        capped = torch.zeros(rank.shape[0], 1, dtype=torch.bool)
     values = {
         "positives": matching.one_to_many.sum(dim=2),
         **{_CAUSE + name: value for name, value in explanation.causes.items()},
@@ -218,8 +217,9 @@ def _per_image(image: TracedImage, matching: ImageMatching) -> dict[str, Tensor]
         "as_background": (matching.one_to_many & ~_same_class_pick(image, matching)).sum(dim=2),
         "positive_queries": (served > 0).sum(dim=1, keepdim=True),
         "shared_queries": (served > 1).sum(dim=1, keepdim=True),
-        "dropped_by_cap": capped.sum(dim=1, keepdim=True),
     }
+    if explanation.capped is not None:
+        values["dropped_by_cap"] = explanation.capped.sum(dim=1, keepdim=True)
     for branch in ("one_to_one", "one_to_many"):
         for index, loss in enumerate(getattr(image, branch).losses.unbind(dim=1)):
             values[f"{branch}_{index}"] = loss[:, None]
