@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from msdetr.api.checkpoints.assigner_file import check_same_assigner
 from msdetr.api.datasets import load_training_data
 from msdetr.api.training.resume import check_same_annotations
 from msdetr.api.training.session import TrainingSession
@@ -198,6 +199,7 @@ def _open_session(checkpoint: Path, info: dict[str, Any]) -> TrainingSession:
     directory = RunDirectory(checkpoint.parent)
     accelerator = create_accelerator(device="cpu")
     session = TrainingSession(recipe, data, accelerator, directory, plan=plan)
+    check_same_assigner(info, session.criterion, source)
     load_weights(session.model, read_weights(checkpoint, averaged=False), source)
     return session
 

@@ -17,6 +17,7 @@ from msdetr.build.model import (
     load_pretrained_backbone,
 )
 from msdetr.build.supervision import (
+    build_assigner,
     build_criterion,
 )
 from msdetr.build.training import (
@@ -25,6 +26,7 @@ from msdetr.build.training import (
 )
 
 __all__ = [
+    "build_assigner",
     "build_collator",
     "build_criterion",
     "build_eval_transform",

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from accelerate import Accelerator
 from torch import nn
 
+from msdetr.api.checkpoints.assigner_file import assigner_info
 from msdetr.api.checkpoints.loaded import checkpoint_info
 from msdetr.api.datasets import TrainingData
 from msdetr.api.detection.dataset_detector import DatasetDetector, DetectionSettings, merge_shares
@@ -49,6 +50,7 @@ class TrainingSession:
         plan: Which images go together; made of the recipe by default.
 
     Raises:
+        AssignerError: The file of the recipe's assigner cannot be used.
         CheckpointError: The backbone's weights cannot be had.
         DataError: Epochs are to be traced, but no image to trace has a target.
     """
@@ -82,7 +84,8 @@ class TrainingSession:
             if recipe.supervision.group is None
             else recipe.supervision.group.one_to_many,
         )
-        self.task = DetectionTask(build_criterion(recipe.supervision, recipe.model.query_groups))
+        self.criterion = build_criterion(recipe.supervision, recipe.model.query_groups)
+        self.task = DetectionTask(self.criterion)
         self._collator = build_collator(recipe, self.model)
         self._train_loader = BatchLoader(
             data.train,
@@ -92,7 +95,7 @@ class TrainingSession:
         )
         self._detector = self._build_detector()
         self._tracer = (
-            EpochTracer(recipe, data.val, directory.path)
+            EpochTracer(recipe, data.val, directory.path, self.criterion)
             if recipe.inspection.trace_every_epoch
             else None
         )
@@ -135,6 +138,7 @@ class TrainingSession:
             info={
                 **checkpoint_info(self.recipe, self.data.label_space),
                 "data": self.data.describe(),
+                **assigner_info(self.criterion),
                 "overfit": self.data.overfit,
                 "repeats": self.plan.repeats,
             },
