@@ -81,7 +81,7 @@ def make_case(counts: Sequence[int], device: str) -> Case:
 
 
 def published_supervision() -> Supervision:
-    """The rules of the published models."""
+    """Return the rules of the published models."""
     weights = LossWeights(class_weight=2, box_weight=5, giou_weight=2)
     return Supervision(
         assign=assign_together,
@@ -111,10 +111,10 @@ def measure(case: Case, criterion: Criterion, device: str) -> None:
     """Run one step and add its times to the case."""
     supervision = criterion.supervision
     start = _now(device)
-    supervision.assign(supervision.branches(case.output, case.targets), case.u)
+    supervision.assign(supervision.branches(case.output, case.targets, case.u))
     matched = _now(device)
-    normalizer = case.targets.counts.sum().clamp(min=1)
-    loss = total_loss(criterion(case.output, case.targets, normalizer=normalizer, u=case.u))
+    num_targets = case.targets.counts.sum().clamp(min=1)
+    loss = total_loss(criterion(case.output, case.targets, num_targets=num_targets, u=case.u))
     computed = _now(device)
     torch.autograd.backward(loss)
     end = _now(device)
@@ -124,7 +124,7 @@ def measure(case: Case, criterion: Criterion, device: str) -> None:
 
 
 def summary(case: Case) -> dict[str, float]:
-    """Median and best of every part, in milliseconds."""
+    """Return median and best of every part, in milliseconds."""
     parts = {
         "assignment": case.assignment_ms,
         "forward": case.forward_ms,

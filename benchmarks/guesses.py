@@ -28,7 +28,7 @@ NUM_BOXES = 100
 
 
 def constant_boxes(train: CocoIndex) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Cluster the training boxes of every category into 100 boxes altogether.
+    """Cluster the training boxes of every category into 100 boxes in total.
 
     Returns:
         [100, 5] category id and relative (x0, y0, x1, y1), and [100] shares of the training boxes.
@@ -47,7 +47,7 @@ def constant_boxes(train: CocoIndex) -> tuple[NDArray[np.float64], NDArray[np.fl
 
 
 def guess(data: TrainingData) -> list[dict[str, Any]]:
-    """COCO results with the same boxes in every validation image, scored by their share."""
+    """Make COCO results with the same boxes in every validation image, scored by their share."""
     rows, shares = constant_boxes(data.train.index)
     val = data.val.dataset.index
     results = []

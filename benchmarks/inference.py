@@ -11,7 +11,7 @@ of all threads together and hardly depends on what else runs.
     python benchmarks/inference.py --sizes 640x640 --contenders native-fp32 onnx-gather --rounds 5
     python benchmarks/inference.py --recipe shapes_tiny --sizes 160x192 --rounds 20 --json
 
-Exporting takes a minute or more; with ``--files`` exports are kept and used again. What has not
+Exporting takes a minute or more; with ``--files`` exports are kept and used again. Whatever has not
 yielded its first detections within ``--preparation-limit`` (compiling may take longer) is left
 out, and what takes longer than ``--slow`` for an image has one turn.
 """
@@ -46,7 +46,7 @@ from inference_contenders import (
 from msdetr.structures import Detections, ImageBatch
 
 # Rounding reorders near-tied queries; bfloat16 chooses others and is compared for information.
-LEAST_AGREEMENT = 0.95
+MIN_AGREEMENT = 0.95
 UNCHECKED = "native-bf16"
 
 
@@ -97,7 +97,7 @@ def ready(
             f"  {name}: prepared in {prepared - started:.1f} s, first image {entry.first_s:.1f} s, "
             f"{entry.agreement:.1%} of the detections agree"
         )
-        if name != UNCHECKED and entry.agreement < LEAST_AGREEMENT:
+        if name != UNCHECKED and entry.agreement < MIN_AGREEMENT:
             raise SystemExit(f"{name} computes something else; nothing was timed")
         yield entry
 
@@ -125,7 +125,7 @@ def measure(entries: Sequence[Entry], images: ImageBatch, options: argparse.Name
 
 
 def rows(entries: Sequence[Entry], size: str) -> list[dict[str, object]]:
-    """Medians of what was measured, and their ratios to PyTorch."""
+    """Return the medians of what was measured, and their ratios to PyTorch."""
     base = next(entry for entry in entries if entry.name == BASELINE)
     return [
         {

@@ -45,7 +45,7 @@ Run = Callable[[ImageBatch], Detections]
 
 @dataclass(frozen=True)
 class Setting:
-    """What all contenders share.
+    """Resources that all contenders share.
 
     Attributes:
         loaded: The model, on the CPU, its attention set to the native operator.
@@ -197,7 +197,7 @@ def _onnx(setting: Setting, name: str) -> Run:
 
 
 def agreement(first: Detections, second: Detections) -> float:
-    """Share of the first detections that the second have: same label, nearly same box and score."""
+    """Return the share of the first detections found in the second: label, nearly box and score."""
     found = 0
     for index in range(first.scores.shape[1]):
         near = (first.boxes_xyxy_px[0, index] - second.boxes_xyxy_px[0]).abs().amax(-1) < 2.0

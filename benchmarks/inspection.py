@@ -36,12 +36,12 @@ class Subject:
     images: EvaluationData
 
     def evaluate(self) -> None:
-        """What `msdetr eval` does once model and data are loaded."""
+        """Do what ``msdetr eval`` does once model and data are loaded."""
         results = self.detect()
         evaluate_boxes(self.images.ground_truth, results, image_ids=self.images.image_ids)
 
     def detect(self) -> Results:
-        """The part of it before scoring."""
+        """Do its part before scoring."""
         evaluation, dataset = self.recipe.evaluation, self.images.dataset
         detector = DatasetDetector(
             dataset,
@@ -61,14 +61,14 @@ class Subject:
         return detector.detect(self.model)[0]
 
     def trace(self) -> None:
-        """What `msdetr inspect-matching` does until the trace is there."""
+        """Do what ``msdetr inspect-matching`` does until the trace is complete."""
         origin = TraceOrigin("benchmark", None, "untrained")
         probe = ProbeSet(num_images=len(self.images.dataset))
         trace_model(self.model, self.recipe, self.images, probe=probe, origin=origin, quiet=True)
 
 
 def main() -> None:
-    """Time them in turns, so that other load on the machine meets all alike."""
+    """Time them in turns, so that other load on the machine affects all alike."""
     options = _parse()
     subject = _load(options)
     print(f"{len(subject.images.dataset)} images, {subject.recipe.model.num_queries} queries")
@@ -80,7 +80,7 @@ def main() -> None:
     for name in ("evaluation", "detection"):
         ratio = statistics.median(seconds["tracing"] / seconds[name] for seconds in rounds)
         print(f"tracing by {name}, median: {ratio:.2f}")
-    print(f"wanted by evaluation: at most {TARGET_RATIO}")
+    print(f"target, relative to evaluation: at most {TARGET_RATIO}")
 
 
 def _load(options: argparse.Namespace) -> Subject:
@@ -99,12 +99,12 @@ def _load(options: argparse.Namespace) -> Subject:
 
 
 def _without_workers(recipe: Recipe) -> Recipe:
-    """The recipe without worker processes, whose start would drown the difference."""
+    """Return the recipe without worker processes, whose start would hide the difference."""
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"num_workers": 0})})
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """CPU seconds of this process, which other processes disturb less than the clock."""
+    """Return CPU seconds of this process, which other processes disturb less than the clock."""
     start = time.process_time()
     work()
     return time.process_time() - start

@@ -1,11 +1,11 @@
-"""Kill trainings with SIGKILL at random moments, resume them, and compare every bit.
+"""Kill training runs with SIGKILL at random moments, resume them, and compare every bit.
 
 Run: ``python benchmarks/kill_and_resume.py --trials 20``
 
 Each trial trains a small MS-DETR on generated shapes (augmentation, dropout, an average of the
 weights, two data workers, three epochs with an evaluation after each), kills it, resumes it with
-``--resume`` and compares all checkpoints, the metrics and the detections with those of a run that
-nobody disturbed. Every second kill waits for a checkpoint to be under way. The trainings are
+``--resume`` and compares all checkpoints, the metrics and the detections with those of an
+undisturbed run. Every second kill waits for a checkpoint to be under way. The runs are
 ``msdetr train`` in processes of their own, forked from this one to save their start.
 """
 
@@ -29,7 +29,7 @@ from unittest import mock
 
 import torch
 import yaml
-from accelerate import Accelerator  # noqa: F401 - imported once, before the trainings are forked
+from accelerate import Accelerator  # noqa: F401 - imported once, before the runs are forked
 
 import msdetr.api.train  # noqa: F401
 
@@ -55,7 +55,7 @@ POLL_SECONDS = 0.001
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """The run that nobody kills.
+    """The undisturbed run.
 
     Attributes:
         content: Digest of everything that it left, by name.
@@ -86,7 +86,7 @@ class Trial:
 
 
 def start_training(output: Path) -> int:
-    """Fork a training that continues what is in ``output``; return its process id."""
+    """Fork a training run that continues what is in ``output``; return its process id."""
     log = output.with_suffix(".log").open("a")
     pid = os.fork()
     if pid:
@@ -106,17 +106,17 @@ def start_training(output: Path) -> int:
 
 
 def wait_for(pid: int) -> int:
-    """Exit code of a process; negative for a signal."""
+    """Return the exit code of a process; negative for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def has_ended(pid: int) -> bool:
-    """Whether a child has ended; leaves it to ``wait_for``."""
+    """Return whether a child has ended; leaves it to ``wait_for``."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 
 def digest_run(output: Path) -> dict[str, str]:
-    """Digest of every checkpoint file, the metrics without timing, and the detections."""
+    """Digest every checkpoint file, the metrics without timing, and the detections."""
     files = [*output.glob("checkpoints/*/*"), *output.glob("evaluation/*")]
     content = {str(path.relative_to(output)): path.read_bytes() for path in files}
     rows = map(json.loads, (output / "metrics.jsonl").read_text().splitlines())
@@ -126,7 +126,7 @@ def digest_run(output: Path) -> dict[str, str]:
 
 
 def is_writing(output: Path) -> bool:
-    """Whether a checkpoint is being written or replaced."""
+    """Return whether a checkpoint is being written or replaced."""
     try:
         return any(p.suffix in (".new", ".old") for p in (output / "checkpoints").iterdir())
     except FileNotFoundError:
@@ -153,7 +153,7 @@ def run_undisturbed(output: Path) -> Undisturbed:
 
 
 def kill_in_write(pid: int, output: Path, turn: int, delay: float) -> None:
-    """Kill a training ``delay`` seconds after its checkpoint number ``turn`` was begun."""
+    """Kill a training run ``delay`` seconds after its checkpoint number ``turn`` was begun."""
     writing = False
     while not has_ended(pid):
         before, writing = writing, is_writing(output)
@@ -166,7 +166,7 @@ def kill_in_write(pid: int, output: Path, turn: int, delay: float) -> None:
 
 
 def describe(output: Path) -> str:
-    """What a kill left: the last checkpoint's step, and names of what is half done."""
+    """Describe what a kill left: the last checkpoint's step, and names of incomplete files."""
     checkpoints = sorted(path.name for path in output.glob("checkpoints/*"))
     return " ".join(checkpoints) or "no checkpoint"
 
@@ -176,7 +176,7 @@ def kill_and_resume(
 ) -> Trial:
     """Train, kill, resume to the end, compare."""
     moment, code = 0.0, 0
-    while code != -signal.SIGKILL:  # a training that was done before the kill does not count
+    while code != -signal.SIGKILL:  # a run that ended before the kill does not count
         shutil.rmtree(output, ignore_errors=True)
         pid, began = start_training(output), time.perf_counter()
         if in_write:
@@ -205,7 +205,7 @@ def say(line: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the trials and print a line for each; 1 if any run ended differently."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--trials", type=int, default=20, help="how many trainings to kill")
+    parser.add_argument("--trials", type=int, default=20, help="number of training runs to kill")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--output", type=Path, help="keep the runs here (default: nowhere)")
     chosen = parser.parse_args(arguments)

@@ -148,7 +148,7 @@ class Subject:
         terms = self.criterion(
             output,
             self.targets,
-            normalizer=float(sum(TARGETS)),
+            num_targets=float(sum(TARGETS)),
             u=torch.rand(queries, device=self.device),
         )
         torch.autograd.backward(total_loss(terms))

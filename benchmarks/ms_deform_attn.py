@@ -8,11 +8,11 @@ The maps are those of an 800x1216 image: levels (100,152) (50,76) (25,38) (13,19
 channels, 4 points. The encoder asks once per cell, at the offsets a new model starts with plus a
 standard deviation of one cell; the decoder's queries sample anywhere. Before anything is timed,
 every result is compared with float64. Backends take turns in every round, so that a busy machine
-slows them alike; figures are medians, ratios are to `native`. On a GPU each call is replayed from
+slows them alike; figures are medians, ratios are to ``native``. On a GPU each call is replayed from
 a CUDA graph over several input sets, so that none stays in the cache.
 
-Rivals are used when installed: `torch-ms-deform-attn` (build it from its source archive with
-`pip install --no-build-isolation --no-binary :all: torch-ms-deform-attn`), and on a GPU a plain
+Rivals are used when installed: ``torch-ms-deform-attn`` (build it from its source archive with
+``pip install --no-build-isolation --no-binary :all: torch-ms-deform-attn``), and on a GPU a plain
 kernel with one thread per channel, compiled from the file beside this one.
 """
 

@@ -14,7 +14,7 @@ SMALL_SHAPES = ((32, 32), (16, 16), (8, 8), (4, 4))
 
 @dataclass(frozen=True)
 class Case:
-    """One shape. `queries` None stands for one per cell, near it."""
+    """One shape. ``queries`` None stands for one per cell, near it."""
 
     queries: int | None
     heads: int = 8
@@ -84,7 +84,7 @@ def away_from_kinks(locations: Tensor, sizes: Tensor) -> Tensor:
 
 
 def local_locations(case: Case, noise: Tensor) -> Tensor:
-    """Offsets of a new model, (p + 1) cells along the head's direction, plus noise in cells."""
+    """Return the offsets of a new model: p + 1 cells along the head's direction, plus noise."""
     centres = [
         torch.stack(
             torch.meshgrid((torch.arange(w) + 0.5) / w, (torch.arange(h) + 0.5) / h, indexing="xy"),

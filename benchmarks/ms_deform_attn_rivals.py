@@ -58,7 +58,7 @@ def _installed_rival(device: str) -> Attention | None:
         return sizes, cells.cumsum(0) - cells
 
     def attention(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
-        # It wants one dtype for all of its inputs, and coordinates need float32.
+        # It expects one dtype for all of its inputs, and coordinates need float32.
         sizes, starts = metadata(tuple(shapes))
         output: Tensor = module.ms_deform_attn(value.float(), sizes, starts, locations, weights)
         return output.to(value.dtype)
@@ -105,7 +105,7 @@ def _naive_kernel() -> Attention:
             return grads[0], None, grads[1], grads[2]
 
     def attention(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
-        # Float32 only, as its like usually are: other dtypes are converted and back.
+        # Float32 only, as usual for such kernels: other dtypes are converted and back.
         sizes = [size for shape in shapes for size in shape]
         output: Tensor = Naive.apply(value.float(), sizes, locations, weights)
         return output.to(value.dtype)

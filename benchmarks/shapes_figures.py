@@ -5,7 +5,7 @@
     python benchmarks/shapes_figures.py runs/shapes_tiny runs/shapes_tiny_baseline
 
 Run it from the repository's root, with the runs named by relative paths: the page shows them. It
-refuses runs of recipes that are not the packaged ones. It writes the four pictures and
+rejects runs of recipes other than the packaged ones. It writes the four pictures and
 figures.json into docs/images, and fills what stands between ``<!-- shapes: NAME -->`` and
 ``<!-- /shapes -->`` in the two documents. The picture of the page needs Chromium and playwright, as
 the tests of the page do.
@@ -65,7 +65,7 @@ _MEASURES = {
 
 @dataclass(frozen=True)
 class Results:
-    """What the commands said of the two models."""
+    """Results of the commands for the two models."""
 
     matching: InspectionReport
     sweep: SweepReport
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def deviations(run: Path, name: str) -> list[str]:
-    """Fields in which a run's recipe differs from the packaged one, a line each.
+    """List the fields in which a run's recipe differs from the packaged one, a line each.
 
     Seed, stored traces and processes that load images are free: the first chooses another
     sample, the others change nothing.
@@ -111,7 +111,7 @@ def deviations(run: Path, name: str) -> list[str]:
 
 
 def flatten(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Fields by dotted key."""
+    """Return the fields by dotted key."""
     fields: dict[str, Any] = {}
     for name, value in recipe.items():
         key = f"{prefix}{name}"

@@ -1,16 +1,148 @@
-"""What stored folders and files are known by: SHA-256 digests, ``SHA256SUMS``, format versions."""
+"""How stored files and directories get their names, and what they are known by afterwards.
+
+Names: whatever is written is written aside, flushed to disk and renamed, so that a name always
+stands for something whole. Known by: SHA-256 digests, ``SHA256SUMS``, format versions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import file_digest, sha256
 from pathlib import Path
+from stat import S_IMODE
 from typing import Any
+from uuid import uuid4
 
 from msdetr.errors import InvalidInputError
 
 SUMS_FILE = "SHA256SUMS"
 """File beside those that it lists, as ``sha256sum -c`` reads it."""
+
+
+@contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """Write a file aside; at the end of the ``with`` block it takes its name, flushed to disk.
+
+    However the block ends, nothing else remains: an exception leaves the older file as it was.
+    A process that is killed leaves ``NAME.new``, which the next attempt removes. The permission
+    bits are those that a plain ``open`` would leave. One process at a time may write a file.
+
+    Args:
+        path: The file; its directory must exist.
+
+    Yields:
+        An empty file to write to, or to replace.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    aside = _aside(path)
+    aside.unlink(missing_ok=True)
+    try:
+        aside.touch()
+        yield aside
+        _copy_mode(path, aside)
+        _flush(aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    _flush(path.parent)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8 as :func:`replacing_file` does.
+
+    Raises:
+        OSError: The file cannot be written; an older one is left as it was.
+    """
+    with replacing_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replacing_directory(path: Path) -> Iterator[Path]:
+    """Fill a directory aside; at the end of the ``with`` block it takes its name, flushed to disk.
+
+    However the block ends, nothing else remains: an exception leaves the older directory as it
+    was. A process that is killed leaves ``NAME.new`` or, between two renames,
+    :func:`older_of`; the next attempt removes them. One process at a time may write a directory.
+
+    Args:
+        path: The directory, of which nothing is kept; its parents are created if need be.
+
+    Yields:
+        An empty directory to fill.
+
+    Raises:
+        OSError: The directory cannot be written.
+    """
+    older = older_of(path)
+    with _new_directory(_aside(path)) as aside:
+        yield aside
+        _flush_tree(aside)
+        try:
+            if path.exists():
+                # Only now is an older leftover dispensable: until here it may be all there is.
+                shutil.rmtree(older, ignore_errors=True)
+                path.rename(older)
+            aside.rename(path)
+        except BaseException:
+            if older.exists() and not path.exists():
+                older.rename(path)
+            raise
+    _flush(path.parent)
+    shutil.rmtree(older, ignore_errors=True)
+
+
+def replace_with_sums(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Replace a directory by files and their ``SHA256SUMS``, as :func:`replacing_directory` does.
+
+    Args:
+        directory: The directory.
+        files: Contents by name.
+
+    Raises:
+        OSError: The directory cannot be written; an older one is left as it was.
+    """
+    with replacing_directory(directory) as aside:
+        for name, content in {**files, SUMS_FILE: list_sums(files)}.items():
+            (aside / name).write_bytes(content)
+
+
+@contextmanager
+def providing_directory(path: Path) -> Iterator[Path]:
+    """Fill a directory aside; it takes its name, flushed to disk, unless the name is taken.
+
+    Several processes may provide the same directory at the same time: the first to finish does,
+    and what the others wrote is dropped. However the block ends, nothing else remains.
+
+    Args:
+        path: The directory; its parents are created if need be.
+
+    Yields:
+        An empty directory to fill.
+
+    Raises:
+        OSError: The directory cannot be written.
+    """
+    with _new_directory(path.with_name(f".{path.name}.{uuid4().hex}")) as aside:
+        yield aside
+        _flush_tree(aside)
+        try:
+            aside.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+    _flush(path.parent)
+
+
+def older_of(path: Path) -> Path:
+    """Name of the older directory between two renames; a crash just then leaves it there, whole."""
+    return path.with_name(path.name + ".old")
 
 
 def digest_file(path: Path) -> str:
@@ -78,3 +210,46 @@ def require_version(
 
 def _line(digest: str, name: str) -> bytes:
     return f"{digest}  {name}\n".encode()
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(path.name + ".new")
+
+
+@contextmanager
+def _new_directory(path: Path) -> Iterator[Path]:
+    """Make an empty directory that is gone at the end, unless it was renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
+    try:
+        path.mkdir()
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _copy_mode(source: Path, target: Path) -> None:
+    if source.exists():
+        mode = S_IMODE(source.stat().st_mode)
+        # Some file systems have no bits to change.
+        if mode != S_IMODE(target.stat().st_mode):
+            target.chmod(mode)
+
+
+def _flush_tree(directory: Path) -> None:
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            _flush(Path(folder, name))
+        _flush(Path(folder))
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems have no flushing of directories.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)

@@ -31,7 +31,9 @@ class _TensorFields:
     def _map(self, function: object) -> Self:
         assert callable(function)
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        return type(self)(**{k: function(v) for k, v in values.items()})
+        return type(self)(
+            **{k: function(v) if isinstance(v, Tensor) else v for k, v in values.items()}
+        )
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,32 @@ class Targets(_TensorFields):
 
 
 @dataclass(frozen=True)
+class NoisedTargets(_TensorFields):
+    """Targets with noise, which denoising queries start from; R slots per image.
+
+    The slots are ``num_groups`` groups of equal size, one after another.
+
+    Attributes:
+        labels: [B, R] int64 in 0..K-1, classes after noise; zero on padding slots.
+        boxes_cxcywh: [B, R, 4] float32, boxes after noise; zero on padding slots.
+        logits: [B, R, 4] float32, what the references are the sigmoid of; zero on padding slots.
+        target: [B, R] int64, index of the target that a slot was made of; zero on padding slots.
+        positive: [B, R] bool, True where the slot is to find its target, False where it is to
+            find nothing.
+        valid: [B, R] bool, False on padding slots.
+        num_groups: Groups of the batch; 0 if no image has a target, and then R = 0.
+    """
+
+    labels: Tensor
+    boxes_cxcywh: Tensor
+    logits: Tensor
+    target: Tensor
+    positive: Tensor
+    valid: Tensor
+    num_groups: int
+
+
+@dataclass(frozen=True)
 class FeatureLevels:
     """Feature maps from fine to coarse.
 
@@ -129,18 +157,52 @@ class Proposals(_TensorFields):
 
 
 @dataclass(frozen=True)
+class GroupOutput:
+    """What the model predicts for one group of queries.
+
+    Attributes:
+        name: "primary", "hybrid", "group_1", ..., "denoising".
+        one_to_one: Predictions of the decoder layers, trained by the group's own pairs.
+        one_to_many: Predictions of the one-to-many branch, or None where it did not run for
+            this group.
+        proposals: Predictions of the group's own proposal stage, or None where it has none.
+        noised: What the group's queries were made of, if it is one of denoising.
+    """
+
+    name: str
+    one_to_one: Predictions
+    one_to_many: Predictions | None = None
+    proposals: Proposals | None = None
+    noised: NoisedTargets | None = None
+
+
+PRIMARY = "primary"
+"""Name of the group whose predictions are the detections."""
+
+
+@dataclass(frozen=True)
 class ModelOutput:
     """What the model predicts for a batch.
+
+    The first three fields belong to the primary group, which is all there is at inference.
 
     Attributes:
         one_to_one: Predictions trained with one-to-one supervision; the detections.
         one_to_many: Predictions of the one-to-many branch, or None where it did not run.
         proposals: Predictions of the proposal stage, or None for one-stage models.
+        extra_groups: Query groups that only training has.
     """
 
     one_to_one: Predictions
     one_to_many: Predictions | None = None
     proposals: Proposals | None = None
+    extra_groups: tuple[GroupOutput, ...] = ()
+
+    @property
+    def groups(self) -> tuple[GroupOutput, ...]:
+        """All groups, the primary one first."""
+        primary = GroupOutput(PRIMARY, self.one_to_one, self.one_to_many, self.proposals)
+        return (primary, *self.extra_groups)
 
 
 @dataclass(frozen=True)
@@ -183,7 +245,8 @@ class LossTerm:
     """One loss of one branch and decoder layer.
 
     Attributes:
-        branch: "one_to_one", "one_to_many" or "proposals".
+        branch: Of the primary group "one_to_one", "one_to_many" or "proposals"; of others their
+            name, where need be with "_one_to_many" or "_proposals" after it.
         layer: Decoder layer, counted from 0; 0 for proposals.
         name: "class", "box" or "giou".
         value: Scalar, already divided by the normaliser, before weighting.
@@ -220,9 +283,11 @@ class Detections(_TensorFields):
 for _cls in (
     ImageBatch,
     Targets,
+    NoisedTargets,
     FeatureLevels,
     Predictions,
     Proposals,
+    GroupOutput,
     ModelOutput,
     Assignment,
     LossTerm,

@@ -1,4 +1,4 @@
-// Refusals shared by the CPU and the CUDA kernels; messages name expected and actual.
+// Checks shared by the CPU and the CUDA kernels; messages name the expected and the actual value.
 #pragma once
 
 #include <ATen/core/Tensor.h>

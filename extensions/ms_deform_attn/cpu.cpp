@@ -72,13 +72,13 @@ int64_t run_group(int64_t first, int64_t padded, const Run& run) {
 template <typename T, typename Run>
 void for_channel_groups(int64_t padded, const Run& run) {
   constexpr int kLanes = kVectorBytes / sizeof(T);
-  constexpr int kMostBlocks = 4;  // sums that fit into registers
+  constexpr int kMaxBlocks = 4;  // sums that fit into registers
   if (padded < kLanes) {
     run_group<kLanes / 2, 1>(0, padded, run);
     return;
   }
   for (int64_t first = 0; first < padded;) {
-    first += run_group<kLanes, kMostBlocks>(first, padded, run);
+    first += run_group<kLanes, kMaxBlocks>(first, padded, run);
   }
 }
 
@@ -311,8 +311,8 @@ void backward(const Call<Value, T>& call, const Value* value, const T* locations
     });
   }
   at::parallel_for(0, call.pairs(), 1, [&](int64_t begin, int64_t end) {
-    const int64_t most_heads = std::min({end - begin, kGroupHeads, sizes.heads});
-    const Buffer<T> packed(most_heads * head_size);
+    const int64_t max_heads = std::min({end - begin, kGroupHeads, sizes.heads});
+    const Buffer<T> packed(max_heads * head_size);
     const Buffer<T> scratch(call.plain_rows ? 0 : kBandQueries * call.padded);
     for_head_groups(call, begin, end, [&](int64_t first_pair, int64_t last_pair) {
       if (!in_place) {

@@ -31,7 +31,7 @@ class Buffer {
       }
 #if defined(MADV_HUGEPAGE)
       if (alignment == kHugePage) {
-        madvise(memory_.get(), bytes, MADV_HUGEPAGE);  // a hint: refusal is no error
+        madvise(memory_.get(), bytes, MADV_HUGEPAGE);  // a hint: failure is no error
       }
 #endif
     }

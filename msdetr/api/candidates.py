@@ -18,7 +18,7 @@ from msdetr.drawing.figures import save_figure
 from msdetr.errors import DataError, UsageError
 from msdetr.inspection.bootstrap import Estimate, bootstrap_means
 from msdetr.inspection.candidates.figures import (
-    ShownTarget,
+    CandidateTarget,
     choose_targets,
     draw_candidates,
     draw_iou_densities,
@@ -161,9 +161,9 @@ def _estimate(models: Sequence[MeasuredTrace]) -> dict[tuple[str, str], dict[str
     return estimates
 
 
-def _read_pictures(trace: MatchTrace, most: int) -> list[ShownTarget]:
+def _read_pictures(trace: MatchTrace, most: int) -> list[CandidateTarget]:
     return [
-        ShownTarget(
+        CandidateTarget(
             position,
             target,
             decode_image(Path(trace.images[position].path), trace.images[position].original_hw),

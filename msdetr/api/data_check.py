@@ -11,7 +11,11 @@ from msdetr.api.datasets import TrainingData, check_names
 from msdetr.api.progress import counting, show_progress
 from msdetr.build import build_label_space, limit_split, locate_files
 from msdetr.data.annotation_checks import check_classes, check_crowding
-from msdetr.data.coco_file import drop_contradictions, find_contradictions, parse_annotations
+from msdetr.data.coco_file import (
+    drop_inconsistent_entries,
+    find_inconsistent_ids,
+    parse_annotations,
+)
 from msdetr.data.coco_index import CocoIndex, index_annotations
 from msdetr.data.findings import NUM_EXAMPLES, Finding
 from msdetr.data.image_checks import ImageFacts, examine_images, find_leakage, summarise_images
@@ -100,16 +104,16 @@ def _read(recipe: Recipe, split: str) -> tuple[CocoIndex | None, list[Finding]]:
         return None, _as_findings("annotation_file", error)
     errors = [
         Finding(
-            contradiction.check,
+            inconsistent.check,
             "error",
-            f"{contradiction.where}: each of these {contradiction.what}",
-            len(contradiction.ids),
-            tuple(map(str, contradiction.ids[:NUM_EXAMPLES])),
+            f"{inconsistent.where}: each of these {inconsistent.what}",
+            len(inconsistent.ids),
+            tuple(map(str, inconsistent.ids[:NUM_EXAMPLES])),
         )
-        for contradiction in find_contradictions(file.content)
+        for inconsistent in find_inconsistent_ids(file.content)
     ]
     if errors:
-        file = replace(file, content=drop_contradictions(file.content))
+        file = replace(file, content=drop_inconsistent_entries(file.content))
     index = index_annotations(file, located.images_dir)
     return limit_split(recipe.data, split, index), errors
 

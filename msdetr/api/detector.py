@@ -28,6 +28,7 @@ from msdetr.build import build_collator, build_eval_transform
 from msdetr.data.labels import LabelSpace
 from msdetr.data.sample import Sample
 from msdetr.engine.checkpoint import save_checkpoint
+from msdetr.engine.device import resolve_device
 from msdetr.engine.weights import unique_state
 from msdetr.errors import DataError, UsageError
 from msdetr.model import DetectionModel
@@ -87,7 +88,7 @@ class Detector:
             RecipeError: The recipe or an override is invalid.
         """
         if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = resolve_device("auto")
         loaded = open_checkpoint(Path(path), recipe=recipe, overrides=overrides)
         return cls(loaded).to(device)
 

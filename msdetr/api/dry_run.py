@@ -18,7 +18,7 @@ from msdetr.data.transforms import resized_hw
 from msdetr.engine.environment import MemoryGauge, available_memory_mib
 from msdetr.engine.processes import create_accelerator
 from msdetr.engine.run_directory import RunDirectory
-from msdetr.engine.step import MicroBatchPlace
+from msdetr.engine.task import MicroBatchPlace
 from msdetr.recipe import AugmentationRecipe, Recipe
 from msdetr.structures import ImageBatch, Targets
 
@@ -109,7 +109,7 @@ def dry_run(recipe: Recipe, *, device: str = "auto") -> DryRunReport:
         * sum(p.numel() * p.element_size() for p in session.model.parameters() if p.requires_grad)
         / 2**20
     )
-    per_process = session.plan.micro_batches_per_rank(accelerator.num_processes)
+    per_process = session.plan.micro_batches_per_process(accelerator.num_processes)
     return DryRunReport(
         device=str(accelerator.device),
         largest_hw=largest,

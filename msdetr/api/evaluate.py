@@ -28,6 +28,7 @@ from msdetr.errors import UsageError
 from msdetr.evaluation.coco import evaluate_boxes
 from msdetr.evaluation.metrics import CocoMetrics
 from msdetr.evaluation.results import read_results, write_results
+from msdetr.files import replace_text
 from msdetr.ops import default_backend
 from msdetr.recipe import recipe_to_dict
 
@@ -142,7 +143,7 @@ def _detect(
         category_id_of_label=loaded.label_space.category_id_by_label,
     )
     detector = DatasetDetector(
-        images.dataset, loader, settings, rank=processes.rank, world=processes.count
+        images.dataset, loader, settings, rank=processes.rank, num_processes=processes.num_processes
     )
     model = loaded.model.to(accelerator.device)
     shares = processes.gather(detector.detect(model, every_layer=per_layer))
@@ -177,5 +178,5 @@ def _setting(
 
 def _write(output: Path, report: EvaluationReport, results: Results) -> None:
     with writing(output):
-        (output / _FILES[0]).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+        replace_text(output / _FILES[0], json.dumps(report.to_dict(), indent=2) + "\n")
         write_results(output / _FILES[1], results)

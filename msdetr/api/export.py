@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -32,6 +31,7 @@ from msdetr.export import ExportSettings, VerificationReport, build_program, ver
 from msdetr.export.agreement import THRESHOLD
 from msdetr.export.formats import SUFFIXES, file_format, missing_packages
 from msdetr.export.tracing import trace
+from msdetr.files import replace_text, replacing_file
 
 __all__ = ["ExportReport", "ExportSettings", "export_checkpoint", "export_loaded", "parse_size"]
 
@@ -165,7 +165,7 @@ def export_loaded(
     limit = detections or loaded.recipe.evaluation.detections_per_image
     images = load_verification_data(loaded, settings, data) if verified_images else None
     Console(stderr=True).print(f"tracing the model for {output.name}", highlight=False)
-    with _written_aside(output) as aside:
+    with _writing(output), replacing_file(output) as aside:
         _write(loaded, aside, settings, limit)
         verification = (
             _verify(loaded, aside, settings, images, num_images=verified_images, limit=limit)
@@ -173,19 +173,24 @@ def export_loaded(
             else None
         )
         passed = verification is None or verification.passed
-        path = output if passed else _unverified(output)
-        aside.replace(path)
-        if passed:
-            _unverified(output).unlink(missing_ok=True)
-    notices = tuple(_notices(images, verification, verified_images))
-    source = images.source if images else None
-    size = path.stat().st_size
-    report = ExportReport(path, settings, size, verification, source, notices)
-    document = json.dumps(report.to_dict(), indent=2) + "\n"
-    output.with_name(REPORT_FILE).write_text(document, encoding="utf-8")
-    if verification is not None and not passed:
-        reasons = "; ".join(verification.problems)
-        raise VerificationError(f"{path}: {reasons}; see {output.with_name(REPORT_FILE)}")
+        report = ExportReport(
+            path=output if passed else _unverified(output),
+            settings=settings,
+            size_bytes=aside.stat().st_size,
+            verification=verification,
+            images=images.source if images else None,
+            notices=tuple(_notices(images, verification, verified_images)),
+        )
+        if verification is not None and not verification.passed:
+            with replacing_file(report.path) as kept:
+                aside.replace(kept)
+            _write_report(output, report)
+            reasons = "; ".join(verification.problems)
+            raise VerificationError(
+                f"{report.path}: {reasons}; see {output.with_name(REPORT_FILE)}"
+            )
+    _unverified(output).unlink(missing_ok=True)
+    _write_report(output, report)
     return report
 
 
@@ -281,17 +286,17 @@ def _unverified(output: Path) -> Path:
 
 
 @contextmanager
-def _written_aside(output: Path) -> Iterator[Path]:
-    """A file beside the output that is gone at the end, unless it was renamed."""
-    aside = output.with_name(f".{output.name}.{os.getpid()}")
+def _writing(output: Path) -> Iterator[None]:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        aside.touch()
-        yield aside
+        yield
     except OSError as error:
         raise UsageError(str(output), f"cannot be written: {error.strerror or error}") from error
-    finally:
-        aside.unlink(missing_ok=True)
+
+
+def _write_report(output: Path, report: ExportReport) -> None:
+    document = json.dumps(report.to_dict(), indent=2) + "\n"
+    replace_text(output.with_name(REPORT_FILE), document)
 
 
 def _write(loaded: LoadedCheckpoint, path: Path, settings: ExportSettings, limit: int) -> None:

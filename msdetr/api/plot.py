@@ -11,7 +11,7 @@ from msdetr.drawing.figures import save_figure
 from msdetr.engine.run_directory import RECIPE_FILE
 from msdetr.errors import UsageError
 from msdetr.recipe import load_recipe
-from msdetr.run_report.curves import PlottedRun, draw_training_curves, labels_of
+from msdetr.run_report.curves import PlottedRun, TrainingFigure, draw_training_curves, labels_of
 from msdetr.run_report.history import read_history
 
 PLOTS = "plots"
@@ -19,16 +19,36 @@ _SUFFIXES = (".png", ".svg")
 
 
 @dataclass(frozen=True)
+class SavedFigure:
+    """A figure in two formats.
+
+    Attributes:
+        title: Heading in a report.
+        png: Its pixels.
+        svg: Its lines.
+    """
+
+    title: str
+    png: Path
+    svg: Path
+
+
+@dataclass(frozen=True)
 class PlotResult:
     """What was drawn.
 
     Attributes:
-        files: Pictures.
+        figures: Pictures.
         notes: What a reader should know of the values.
     """
 
-    files: tuple[Path, ...]
+    figures: tuple[SavedFigure, ...]
     notes: tuple[str, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file of every figure."""
+        return tuple(file for figure in self.figures for file in (figure.png, figure.svg))
 
 
 def plot_runs(runs: Sequence[Path], *, output: Path | None = None, layer: int = -1) -> PlotResult:
@@ -47,18 +67,15 @@ def plot_runs(runs: Sequence[Path], *, output: Path | None = None, layer: int = 
         raise UsageError("--output", "is needed unless one run directory is given")
     plotted = read_runs(runs)
     figures = draw_training_curves(plotted, layer)
-    names = [f"{name}{suffix}" for name in figures for suffix in _SUFFIXES]
     if output is not None:
-        check_output(output, names)
+        check_output(output, [f"{figure.name}{s}" for figure in figures for s in _SUFFIXES])
     folder = output or runs[0] / PLOTS
     with writing(folder):
-        for name, figure in figures.items():
-            for suffix in _SUFFIXES:
-                save_figure(figure, folder / f"{name}{suffix}")
+        saved = tuple(_save(figure, folder) for figure in figures)
     notes = [f"{run.label}: {note}" for run in plotted for note in run.history.notes]
-    if "ap" not in figures:
+    if all(figure.name != "ap" for figure in figures):
         notes.append("no evaluation was logged, so there is no AP curve")
-    return PlotResult(tuple(folder / name for name in names), tuple(notes))
+    return PlotResult(saved, tuple(notes))
 
 
 def read_runs(paths: Sequence[Path]) -> list[PlottedRun]:
@@ -87,3 +104,10 @@ def read_runs(paths: Sequence[Path]) -> list[PlottedRun]:
             )
         )
     return runs
+
+
+def _save(figure: TrainingFigure, folder: Path) -> SavedFigure:
+    png, svg = (folder / f"{figure.name}{suffix}" for suffix in _SUFFIXES)
+    for file in (png, svg):
+        save_figure(figure.figure, file)
+    return SavedFigure(figure.title, png, svg)

@@ -18,7 +18,7 @@ from msdetr.api.detection.image_inputs import to_image
 from msdetr.api.detector import DEFAULT_THRESHOLD, Detector
 from msdetr.api.output import check_output, writing
 from msdetr.api.progress import show_progress
-from msdetr.engine.processes import create_accelerator
+from msdetr.engine.device import resolve_device
 from msdetr.errors import DataError, UsageError
 from msdetr.evaluation.results import write_results
 
@@ -140,8 +140,8 @@ def predict(
         _check_output(output, force=force)
     paths = find_images(inputs)
     detector = Detector.from_checkpoint(
-        checkpoint, recipe=recipe, overrides=overrides, device="cpu"
-    ).to(create_accelerator(device=device).device)
+        checkpoint, recipe=recipe, overrides=overrides, device=resolve_device(device)
+    )
     if output is not None:
         _remove_drawings(output)
     unreadable: list[tuple[Path, str]] = []

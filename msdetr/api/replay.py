@@ -21,7 +21,7 @@ from msdetr.engine.non_finite import NonFinite, NonFiniteWatch, find_bad_weights
 from msdetr.engine.processes import create_accelerator
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.run_state import RunState
-from msdetr.engine.step import MicroBatchPlace
+from msdetr.engine.task import MicroBatchPlace
 from msdetr.engine.weights import load_weights
 from msdetr.errors import CheckpointError, VerificationError
 from msdetr.recipe import Recipe, recipe_from_dict

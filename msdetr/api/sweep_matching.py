@@ -54,11 +54,6 @@ class SweepReport:
     own: OneToManyAssigner
     files: tuple[Path, ...]
 
-    @property
-    def num_settings(self) -> int:
-        """Combinations tried."""
-        return sum(row["layer"] == ALL_LAYERS for row in self.rows)
-
     def table(self, most: int = 12) -> Table:
         """Some of the settings, evenly spread, and in bold the trace's own if it was tried."""
         total = [row for row in self.rows if row["layer"] == ALL_LAYERS]

@@ -38,6 +38,11 @@ class AssignmentRequest(Protocol):
         """The rule."""
         ...
 
+    @property
+    def u(self) -> Tensor:
+        """[N, B, Q] float, uniform in [0, 1), for rules that draw."""
+        ...
+
 
 @dataclass(frozen=True)
 class HungarianAssigner:
@@ -58,6 +63,11 @@ class HungarianAssigner:
     giou_weight: float
     alpha: float = 0.25
     gamma: float = 2.0
+
+    @property
+    def num_copies(self) -> int:
+        """How often every target enters the matching."""
+        return 1
 
     @torch.no_grad()
     def cost(self, predictions: Predictions, targets: Targets) -> Tensor:
@@ -87,42 +97,50 @@ class HungarianAssigner:
             u: Ignored; this assignment is not random.
 
         Returns:
-            R = N * B * T rows; the score is the negative cost.
+            R = N * B * T rows, times the copies; the score is the negative cost.
         """
         cost = self.cost(predictions, targets)
-        (queries,) = solve_together([cost], [targets.counts])
+        (queries,) = solve_together([cost], [targets.counts], [self.num_copies])
         return _to_assignment(cost, queries)
 
 
-def assign_together(requests: Sequence[AssignmentRequest], u: Tensor) -> list[Assignment]:
+def assign_together(requests: Sequence[AssignmentRequest]) -> list[Assignment]:
     """Carry out several assignments with one copy to the host for all Hungarian ones.
 
     Args:
         requests: What to match with what.
-        u: [N, B, Q] float, uniform in [0, 1), for assigners that draw.
 
     Returns:
         One assignment per request, in their order.
     """
-    costs = {
-        i: request.assigner.cost(request.match_on, request.targets)
+    hungarian = {
+        i: request.assigner
         for i, request in enumerate(requests)
         if isinstance(request.assigner, HungarianAssigner)
     }
+    costs = {
+        i: assigner.cost(requests[i].match_on, requests[i].targets)
+        for i, assigner in hungarian.items()
+    }
     results = {
-        i: request.assigner.assign(request.match_on, request.targets, u)
+        i: request.assigner.assign(request.match_on, request.targets, request.u)
         for i, request in enumerate(requests)
-        if i not in costs
+        if i not in hungarian
     }
     if costs:
         counts = [requests[i].targets.counts for i in costs]
-        solved = solve_together(list(costs.values()), counts)
+        copies = [assigner.num_copies for assigner in hungarian.values()]
+        solved = solve_together(list(costs.values()), counts, copies)
         for (i, cost), queries in zip(costs.items(), solved, strict=True):
             results[i] = _to_assignment(cost, queries)
     return [results[i] for i in range(len(requests))]
 
 
 def _to_assignment(cost: Tensor, queries: Tensor) -> Assignment:
-    query = queries.clamp(min=0)
-    score = -cost.gather(3, query[..., None])
-    return rows_of_targets(query[..., None], score, (queries >= 0)[..., None])
+    num_layers, num_images, num_targets, _ = cost.shape
+    # [N, B, T, J], J the copies.
+    of_targets = queries.view(num_layers, num_images, -1, num_targets).transpose(2, 3)
+    if cost.shape[3] == 0:
+        of_targets = of_targets[..., :0]
+    score = -cost.gather(3, of_targets.clamp(min=0))
+    return rows_of_targets(of_targets.clamp(min=0), score, of_targets >= 0)

@@ -12,13 +12,13 @@ from msdetr.data.coco_file import column
 from msdetr.data.findings import Finding, present
 
 BEYOND_PX = 1.0
-"""Boxes that leave the image by no more are rounding, not worth a word."""
+"""Boxes that leave the image by no more than this are due to rounding and not reported."""
 
 
 def check_annotations(
     content: Mapping[str, Sequence[Any]], has_area: NDArray[np.bool_], image_hw: NDArray[np.int64]
 ) -> tuple[Finding, ...]:
-    """Check boxes and look for repetitions.
+    """Check boxes and find repetitions.
 
     Args:
         content: Of a consistent annotation file.
@@ -48,8 +48,8 @@ def check_crowding(
         image_ids: [I].
         num_boxes: [I] targets of each image.
         num_queries: Q.
-        max_positives: Queries of an image that one-to-many supervision makes positive at most;
-            None without such a bound.
+        max_positives: Maximum number of positive queries of an image in one-to-many supervision;
+            None for no such bound.
     """
     found = [
         Finding.of(
@@ -74,7 +74,7 @@ def check_crowding(
 
 
 def check_classes(num_boxes_of: Mapping[str, int]) -> tuple[Finding, ...]:
-    """Look for classes that nothing can be learnt of.
+    """Find classes without any training box.
 
     Args:
         num_boxes_of: Training targets by class name.

@@ -8,27 +8,30 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from msdetr.data.denoising import DenoisingNoise
 from msdetr.data.sample import Sample
-from msdetr.structures import ImageBatch, Targets
+from msdetr.structures import ImageBatch, NoisedTargets, Targets
 
 _GROWTH_PX = 32
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward pass needs.
+    """Input of one forward pass.
 
     Attributes:
         images: [B, 3, H, W] normalised pixels and their padding mask.
         targets: Ground truth of the images.
         original_hw: [B, 2] int64, height and width before resizing, in pixels.
-        skipped: What was wrong with images in whose place others are.
+        skipped: Why images were replaced by others, one line each.
+        noised: What denoising queries are made of; None where nothing trains any.
     """
 
     images: ImageBatch
     targets: Targets
     original_hw: Tensor
     skipped: tuple[str, ...] = ()
+    noised: NoisedTargets | None = None
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return a copy whose tensors are on ``device``."""
@@ -37,6 +40,7 @@ class Batch:
             self.targets.to(device, non_blocking=non_blocking),
             self.original_hw.to(device, non_blocking=non_blocking),
             self.skipped,
+            self.noised and self.noised.to(device, non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> Batch:
@@ -46,12 +50,13 @@ class Batch:
             self.targets.pin_memory(),
             self.original_hw.pin_memory(),
             self.skipped,
+            self.noised and self.noised.pin_memory(),
         )
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Makes a batch of samples; picklable, so that worker processes can run it.
+    """Collates samples into a batch; picklable, so that worker processes can run it.
 
     Attributes:
         mean: Per channel, subtracted from pixels in 0..1.
@@ -60,6 +65,7 @@ class Collator:
             model cannot choose more queries than there are cells.
         strides: Pixels per cell of each level.
         pad_multiple: Sides are padded to a multiple of this, in pixels.
+        noise: Makes the noised targets of denoising queries; None if there are to be none.
     """
 
     mean: tuple[float, ...]
@@ -67,6 +73,7 @@ class Collator:
     min_cells: int
     strides: tuple[int, ...]
     pad_multiple: int = 1
+    noise: DenoisingNoise | None = None
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Normalise, pad with zeros at the right and bottom, and stack."""
@@ -77,7 +84,14 @@ class Collator:
         )
         original_hw = torch.tensor([sample.original_hw for sample in samples])
         skipped = tuple(line for sample in samples for line in sample.skipped)
-        return Batch(self.pad([sample.pixels for sample in samples]), targets, original_hw, skipped)
+        noise = self.noise
+        return Batch(
+            self.pad([sample.pixels for sample in samples]),
+            targets,
+            original_hw,
+            skipped,
+            None if noise is None else noise(targets, [sample.epoch for sample in samples]),
+        )
 
     def pad(self, images: Sequence[Tensor]) -> ImageBatch:
         """Normalise and pad B uint8 images [3, H_b, W_b] into one batch."""

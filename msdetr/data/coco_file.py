@@ -1,4 +1,4 @@
-"""Strict reading of COCO JSON: what is wrong is said in one line per problem."""
+"""Strict reading of COCO JSON, with one line per problem."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _is_size(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    # The comparison also refuses NaN and infinities, which Python's JSON reader accepts.
+    # The comparison also rejects NaN and infinities, which Python's JSON reader accepts.
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
 
 
@@ -84,7 +84,7 @@ class AnnotationFile:
     Attributes:
         path: The file.
         sha256: Hash of its bytes.
-        content: Its content; annotations without ``iscrowd`` or ``area`` have got 0 and the
+        content: Its content; annotations without ``iscrowd`` or ``area`` have 0 and the
             area of the box.
     """
 
@@ -98,13 +98,13 @@ class AnnotationFile:
         Raises:
             DataError: If ids occur twice or refer to nothing.
         """
-        found = find_contradictions(self.content)
-        _raise_if_any(self.path, [contradiction.problem() for contradiction in found])
+        found = find_inconsistent_ids(self.content)
+        _raise_if_any(self.path, [inconsistent.problem() for inconsistent in found])
         return self.content
 
 
 @dataclass(frozen=True)
-class Contradiction:
+class InconsistentIds:
     """Ids that occur twice or refer to nothing.
 
     Attributes:
@@ -128,7 +128,7 @@ def load_annotations(path: Path) -> dict[str, Any]:
     """Read a COCO annotation file and check it.
 
     Returns:
-        The file's content; annotations without ``iscrowd`` or ``area`` have got 0 and the
+        The file's content; annotations without ``iscrowd`` or ``area`` have 0 and the
         area of the box.
 
     Raises:
@@ -153,7 +153,9 @@ def parse_annotations(path: Path) -> AnnotationFile:
     return AnnotationFile(path, sha256(text).hexdigest(), content)
 
 
-def find_contradictions(content: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Contradiction]:
+def find_inconsistent_ids(
+    content: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> list[InconsistentIds]:
     """List ids that occur more than once and references to nothing."""
     found = []
     for name, kind in (("images", "image"), ("annotations", "annotation"), ("categories", "class")):
@@ -168,13 +170,13 @@ def find_contradictions(content: Mapping[str, Sequence[Mapping[str, Any]]]) -> l
         what = f"is not among {name}"
         found.append((f"unknown_{kind}_id", f"annotations.{key}", what, unknown))
     return [
-        Contradiction(check, where, what, tuple(ids.tolist()))
+        InconsistentIds(check, where, what, tuple(ids.tolist()))
         for check, where, what, ids in found
         if len(ids)
     ]
 
 
-def drop_contradictions(content: Mapping[str, Any]) -> dict[str, Any]:
+def drop_inconsistent_entries(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content without second uses of an id and without references to nothing."""
     kept = {name: _first_of_each_id(content[name]) for name in _FIELDS}
     images, categories = ({e["id"] for e in kept[name]} for name in ("images", "categories"))

@@ -53,7 +53,7 @@ class CocoIndex:
         num_crowd: Annotations left out because they mark a crowd.
         num_without_area: Annotations left out because nothing of the box lies in the image.
         annotations_sha256: Hash of the annotation file.
-        findings: What is odd about the annotations of the file.
+        findings: Findings about the annotations of the file.
     """
 
     images_dir: Path
@@ -169,7 +169,7 @@ def read_coco(images_dir: Path, annotations_file: Path) -> CocoIndex:
 
 
 def index_annotations(file: AnnotationFile, images_dir: Path) -> CocoIndex:
-    """Index an annotation file without contradictions."""
+    """Index an annotation file with consistent ids."""
     content = file.content
     images = sorted(content["images"], key=lambda image: int(image["id"]))
     image_ids = np.array([image["id"] for image in images], dtype=np.int64)

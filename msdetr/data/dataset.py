@@ -19,12 +19,12 @@ from msdetr.data.transforms import Transform
 from msdetr.errors import DataError, UnreadableImageError
 from msdetr.seeding import seeded_generator
 
-MOST_SKIPPED = 20
+MAX_SKIPPED = 20
 """Unreadable images in a row after which the folder rather than an image must be at fault."""
 
 
 class DetectionDataset(Dataset[Sample]):
-    """Samples of a data set, asked for by (epoch, position).
+    """Samples of a data set by (epoch, position).
 
     The augmentation of an image depends on the seed, the epoch and the image's id only, not on
     the process, the worker or the order.
@@ -34,11 +34,11 @@ class DetectionDataset(Dataset[Sample]):
         transform: Augmentation or evaluation resize.
         label_space: Classes of the model.
         seed: Seed of the run.
-        skip_unreadable: Put the next image, by ascending id, in the place of one whose file is
+        skip_unreadable: Put the next image, by ascending id, in place of one whose file is
             missing or damaged. Which one that is depends on the files only.
 
     Raises:
-        DataError: If a category of the index is none of the label space's.
+        DataError: If a category of the index is not in the label space.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class DetectionDataset(Dataset[Sample]):
 
         Raises:
             DataError: If the image file is missing, damaged or has another size than annotated;
-                where unreadable images are skipped, if too many in a row are.
+                where unreadable images are skipped, if too many follow one another.
         """
         epoch, position = key
         if not self.skip_unreadable:
             return self._sample(epoch, position)
         skipped: list[str] = []
-        for offset in range(min(MOST_SKIPPED, len(self))):
+        for offset in range(min(MAX_SKIPPED, len(self))):
             try:
                 sample = self._sample(epoch, (position + offset) % len(self))
             except UnreadableImageError as error:
@@ -98,6 +98,7 @@ class DetectionDataset(Dataset[Sample]):
             labels=changed.labels,
             image_id=image_id,
             original_hw=(example.image.height, example.image.width),
+            epoch=epoch,
         )
 
     def load(self, position: int) -> Example:

@@ -1,4 +1,4 @@
-"""What a check of a data set finds."""
+"""Findings of data set checks."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ class Finding:
     Attributes:
         check: Name of the check, for machines.
         severity: "error" if the data must not be trained on as they are, else "warning".
-        message: What is wrong, and what a training does about it; their number
-            follows.
+        message: What is wrong, and what training does about it; the count follows.
         count: How many images, annotations or classes are affected.
-        examples: The first few of them; none where the message says it all.
+        examples: The first few of them; none if the message is sufficient.
     """
 
     check: str
@@ -34,7 +33,7 @@ class Finding:
     def of(
         cls, check: str, severity: Severity, message: str, affected: Sequence[object]
     ) -> Finding | None:
-        """Make a finding of what is affected; None if nothing is.
+        """Make a finding about what is affected; None if nothing is.
 
         Args:
             check: Name of the check.
@@ -48,14 +47,14 @@ class Finding:
         return cls(check, severity, message, len(affected), examples)
 
     def line(self) -> str:
-        """The finding in one line."""
+        """Format the finding as one line."""
         if not self.examples:
             return self.message
         more = ", ..." if self.count > len(self.examples) else ""
         return f"{self.message}: {self.count} ({', '.join(self.examples)}{more})"
 
     def to_dict(self) -> dict[str, Any]:
-        """The finding as JSON values."""
+        """Return the finding as JSON values."""
         return {
             "check": self.check,
             "severity": self.severity,
@@ -66,5 +65,5 @@ class Finding:
 
 
 def present(findings: Iterable[Finding | None]) -> tuple[Finding, ...]:
-    """Leave out what was not found."""
+    """Drop the checks that found nothing."""
     return tuple(finding for finding in findings if finding is not None)

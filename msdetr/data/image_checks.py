@@ -1,4 +1,4 @@
-"""Checks of image files: are they there, whole, of the annotated size, and different?"""
+"""Checks of image files: existence, integrity, annotated size, duplicates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from msdetr.errors import DataError, UnreadableImageError
 
 _MESSAGES: dict[str, tuple[Severity, str]] = {
     "missing_image": ("error", "image files do not exist"),
-    "undecodable_image": ("error", "image files are damaged or no images"),
+    "undecodable_image": ("error", "image files are damaged or not images"),
     "size_mismatch": ("error", "images have another size than annotated, turned or not"),
     "exif_applied": (
         "warning",
@@ -33,7 +33,7 @@ _MESSAGES: dict[str, tuple[Severity, str]] = {
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What the file of one image is.
+    """Result of reading one image file.
 
     Attributes:
         name: The file, relative to the image folder.
@@ -64,7 +64,7 @@ def examine_images(index: CocoIndex) -> Iterator[ImageFacts]:
     try:
         yield from pool.map(examine, range(len(index)))
     finally:
-        # Ctrl-C must not wait for all images that are left.
+        # Ctrl-C must not wait for all remaining images.
         pool.shutdown(cancel_futures=True)
 
 
@@ -96,7 +96,7 @@ def examine_image(images_dir: Path, name: str, annotated_hw: tuple[int, int]) ->
 
 
 def summarise_images(facts: Sequence[ImageFacts]) -> tuple[Finding, ...]:
-    """Turn what was found in the files of one split into findings."""
+    """Turn the facts about the files of one split into findings."""
     found = []
     for check, (severity, message) in _MESSAGES.items():
         faulty = [fact for fact in facts if fact.fault == check]
@@ -114,7 +114,7 @@ def summarise_images(facts: Sequence[ImageFacts]) -> tuple[Finding, ...]:
 
 
 def find_leakage(train: Iterable[ImageFacts], val: Iterable[ImageFacts]) -> Finding | None:
-    """Look for validation images whose file is a training image's, byte for byte."""
+    """Find validation images whose file is a training image's, byte for byte."""
     in_train = _names_of(train)
     leaked = [
         f"{name} = {in_train[digest][0]} in train"
@@ -122,12 +122,12 @@ def find_leakage(train: Iterable[ImageFacts], val: Iterable[ImageFacts]) -> Find
         if digest in in_train
         for name in names
     ]
-    message = "validation images are training images too, so that scores mean little"
+    message = "validation images are also training images, so that scores mean little"
     return Finding.of("leakage", "error", message, leaked)
 
 
 def _names_of(facts: Iterable[ImageFacts]) -> Mapping[str, list[str]]:
-    """Files by the hash of their content; one file named twice counts once."""
+    """Group files by the hash of their content; one file named twice counts once."""
     names: dict[str, list[str]] = {}
     for fact in facts:
         if fact.sha256 is not None and fact.name not in names.setdefault(fact.sha256, []):

@@ -20,7 +20,7 @@ class Decoded:
 
     Attributes:
         image: 8-bit RGB.
-        has_orientation: Whether the file asks to be turned or mirrored (EXIF).
+        has_orientation: Whether the EXIF data ask for the image to be rotated or mirrored.
         is_oriented: Whether that was done.
     """
 
@@ -36,12 +36,11 @@ def decode_image(path: Path, annotated_hw: tuple[int, int] | None = None) -> Ima
 
     Args:
         path: The file.
-        annotated_hw: Height and width in pixels that the annotations hold for. The orientation
-            that the file asks for (EXIF) is applied only where the image then has this size.
-            None applies it always.
+        annotated_hw: Height and width in pixels that the annotations refer to. The file's EXIF
+            orientation is applied only if the image then has this size. None always applies it.
 
     Raises:
-        UnreadableImageError: If the file is missing, damaged or no image.
+        UnreadableImageError: If the file is missing, damaged or not an image.
         DataError: If the image has another size than annotated.
     """
     return decode_content(read_image_file(path), path, annotated_hw).image
@@ -69,10 +68,10 @@ def decode_content(
     Args:
         content: The bytes.
         path: The file, for messages.
-        annotated_hw: Height and width in pixels that the annotations hold for.
+        annotated_hw: Height and width in pixels that the annotations refer to.
 
     Raises:
-        UnreadableImageError: If they are damaged or no image.
+        UnreadableImageError: If they are damaged or not an image.
         DataError: If the image has another size than annotated.
     """
     try:

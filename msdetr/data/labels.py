@@ -41,7 +41,7 @@ class LabelSpace:
         num_classes: K, the number of class logits.
 
     Raises:
-        ValueError: If ids are not ascending, names are not as many, or ids exceed the classes.
+        ValueError: If ids are not ascending, the names differ in number, or ids exceed the classes.
     """
 
     category_ids: tuple[int, ...]
@@ -108,18 +108,6 @@ class LabelSpace:
         known = dict(zip(self.labels, self.names, strict=True))
         return tuple(known.get(label, f"unused_{label}") for label in range(self.num_classes))
 
-    def label_of(self, category_id: int) -> int:
-        """Return the label of a category id.
-
-        Raises:
-            KeyError: If the category is unknown.
-        """
-        return dict(zip(self.category_ids, self.labels, strict=True))[category_id]
-
-    def category_id_of(self, label: int) -> int:
-        """Return the category id of a label in 0..K-1."""
-        return self.category_id_by_label[label]
-
     def labels_of(
         self, category_ids: Sequence[int] | NDArray[np.int64], source: str = "annotations"
     ) -> NDArray[np.int64]:
@@ -130,14 +118,14 @@ class LabelSpace:
             source: Name of the annotation file, for messages.
 
         Raises:
-            DataError: If an id is none of this label space's.
+            DataError: If an id is not in this label space.
         """
         ids = np.asarray(category_ids, dtype=np.int64)
         unknown = np.setdiff1d(ids, self.category_ids)
         if unknown.size:
             listed = ", ".join(str(value) for value in unknown[:5])
             raise DataError(
-                source, f"category ids {listed} are none of the model's {len(self.names)} classes"
+                source, f"category ids {listed} are not among the model's {len(self.names)} classes"
             )
         labels = np.asarray(self.labels, dtype=np.int64)
         return labels[np.searchsorted(np.asarray(self.category_ids, dtype=np.int64), ids)]

@@ -19,7 +19,7 @@ from msdetr.errors import DataError, Problem
 
 @dataclass(frozen=True)
 class _Failure:
-    """A DataError on its way out of a worker, where torch would rewrap an exception as text."""
+    """A DataError passed out of a worker as a value: torch would turn an exception into text."""
 
     source: str
     problems: tuple[Problem, ...]
@@ -46,8 +46,8 @@ class _SafeCollator:
 
 
 def _begin_worker(_: int) -> None:
-    # Ctrl-C and time limits signal the whole group: the training process answers by saving its
-    # state, for which its workers must not have died under it.
+    # Ctrl-C and time limits signal the whole group: the training process then saves its state and
+    # still needs its workers.
     os.setsid()
     sys.excepthook = report_unless_abandoned
 
@@ -55,10 +55,11 @@ def _begin_worker(_: int) -> None:
 def report_unless_abandoned(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """Print an exception of a worker's thread, unless the training process just left.
+    """Print an exception of a worker's thread, unless the training process is gone.
 
-    A training that is stopped while it takes over a batch hangs up on the thread that hands the
-    batch over. Failures to make a batch do not come here: they travel to the training process.
+    A training process that is stopped while it receives a batch closes the connection to the
+    thread that sends it. Failures to make a batch are not seen here: they are sent to the training
+    process.
     """
     if not issubclass(kind, (EOFError, ConnectionError)):
         sys.__excepthook__(kind, error, trace)

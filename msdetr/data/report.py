@@ -1,4 +1,4 @@
-"""What ``msdetr data check`` says: numbers of the splits, classes, findings."""
+"""Report of ``msdetr data check``: numbers of the splits, classes, findings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from msdetr.data.findings import Finding
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """Numbers of one split, as far as a training uses it.
+    """Numbers of one split, as far as training uses it.
 
     Attributes:
         images: Folder of the images.
@@ -66,7 +66,7 @@ class SplitFacts:
         )
 
     def rows(self) -> list[tuple[str, str]]:
-        """The numbers in plain words."""
+        """Describe the numbers in plain words."""
         spread = self.boxes_per_image
         return [
             ("images", str(self.num_images)),
@@ -86,9 +86,9 @@ class DataReport:
     Attributes:
         splits: Numbers by split; a split that cannot be read is missing.
         num_queries: Q.
-        max_positives: Queries that one-to-many supervision makes positive at most; None
-            without it.
-        findings: By the split that they concern; errors first.
+        max_positives: Maximum number of positive queries of an image in one-to-many supervision;
+            None without it.
+        findings: Findings by split; errors first.
     """
 
     splits: Mapping[str, SplitFacts]
@@ -98,16 +98,16 @@ class DataReport:
 
     @property
     def num_errors(self) -> int:
-        """Findings that forbid training."""
+        """Number of findings that forbid training."""
         return sum(finding.severity == "error" for _, finding in self.findings)
 
     @property
     def num_warnings(self) -> int:
-        """Findings that do not."""
+        """Number of findings that do not."""
         return len(self.findings) - self.num_errors
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """Return everything as JSON values."""
         return {
             "num_errors": self.num_errors,
             "num_warnings": self.num_warnings,

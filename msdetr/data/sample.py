@@ -1,4 +1,4 @@
-"""What the parts of the data pipeline hand to one another."""
+"""Types that the stages of the data pipeline exchange."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class Sample:
         labels: [T] int64 in 0..K-1.
         image_id: Id in the annotation file.
         original_hw: Height and width of the image before any resizing, in pixels.
-        skipped: What was wrong with the images in whose place this one is.
+        skipped: What is wrong with the images that this one replaces.
+        epoch: In which it was asked for.
     """
 
     pixels: Tensor
@@ -42,3 +43,4 @@ class Sample:
     image_id: int
     original_hw: tuple[int, int]
     skipped: tuple[str, ...] = ()
+    epoch: int = 0

@@ -11,7 +11,7 @@ from msdetr.errors import UsageError
 from msdetr.seeding import seeded_generator
 
 Key = tuple[int, int]
-"""Epoch and position in the index: what a dataset is asked for."""
+"""Epoch and position in the index: the key of a sample."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class EpochPlan:
     """Divides the shuffled images of every epoch into optimizer steps and micro-batches.
 
     Micro-batch j of a step holds the same images whatever the number of processes, and runs on
-    process j mod world. Images that do not fill a last step are left out of the epoch; a data
-    set smaller than one step is repeated, in its shuffled order, to fill it.
+    process j mod ``num_processes``. Images that do not fill a last step are left out of the epoch;
+    a data set smaller than one step is repeated, in its shuffled order, to fill it.
 
     Attributes:
         num_images: Images of the training set, at least 1.
@@ -30,7 +30,7 @@ class EpochPlan:
         repeats: Times that an epoch goes through the images.
 
     Raises:
-        UsageError: If a number is below 1, or ``batch_size`` is no multiple of
+        UsageError: If a number is below 1, or ``batch_size`` is not a multiple of
             ``images_per_forward``.
     """
 
@@ -62,20 +62,20 @@ class EpochPlan:
         """Micro-batches of a step, over all processes."""
         return self.batch_size // self.images_per_forward
 
-    def micro_batches_per_rank(self, world: int) -> int:
-        """Micro-batches that each of ``world`` processes runs in a step.
+    def micro_batches_per_process(self, num_processes: int) -> int:
+        """Micro-batches that each of ``num_processes`` processes runs in a step.
 
         Raises:
             UsageError: If they cannot be dealt evenly.
         """
-        if self.micro_batches_per_step % world:
+        if self.micro_batches_per_step % num_processes:
             raise UsageError(
                 "train.batch_size",
                 f"{self.batch_size} images per step in micro-batches of {self.images_per_forward} "
-                f"cannot be divided among {world} processes; use a number of processes that "
-                f"divides {self.micro_batches_per_step}, or another train.images_per_forward",
+                f"cannot be divided among {num_processes} processes; use a number of processes "
+                f"that divides {self.micro_batches_per_step}, or another train.images_per_forward",
             )
-        return self.micro_batches_per_step // world
+        return self.micro_batches_per_step // num_processes
 
     def order(self, epoch: int) -> list[int]:
         """Return the positions of an epoch in order, ``num_steps * batch_size`` of them."""
@@ -86,40 +86,42 @@ class EpochPlan:
         return (shuffled * repeats)[:wanted]
 
     def batches(
-        self, epoch: int, rank: int = 0, world: int = 1, *, first_step: int = 0
+        self, epoch: int, rank: int = 0, num_processes: int = 1, *, first_step: int = 0
     ) -> Iterator[list[Key]]:
         """Yield the micro-batches of one process, step after step.
 
         Args:
             epoch: Epoch, counted from 0.
             rank: This process.
-            world: Number of processes.
+            num_processes: Number of processes.
             first_step: Step of the epoch to begin with, for resuming.
 
         Raises:
             UsageError: If micro-batches cannot be dealt evenly to the processes.
         """
-        per_rank = self.micro_batches_per_rank(world)
+        per_process = self.micro_batches_per_process(num_processes)
         order = self.order(epoch)
         for step in range(first_step, self.num_steps):
-            for turn in range(per_rank):
-                first = step * self.batch_size + (turn * world + rank) * self.images_per_forward
+            for turn in range(per_process):
+                first = (
+                    step * self.batch_size + (turn * num_processes + rank) * self.images_per_forward
+                )
                 yield [(epoch, p) for p in order[first : first + self.images_per_forward]]
 
 
 def eval_batches(
-    positions: Sequence[int], batch_size: int, rank: int = 0, world: int = 1
+    positions: Sequence[int], batch_size: int, rank: int = 0, num_processes: int = 1
 ) -> Iterator[list[Key]]:
     """Yield the evaluation batches of one process.
 
-    Batches are formed before they are dealt, batch j to process j mod world, because padding
-    changes what group norm sees: predictions must not depend on the number of processes.
+    Batches are formed before they are dealt, batch j to process j mod ``num_processes``, because
+    padding changes what group norm sees: predictions must not depend on the number of processes.
 
     Args:
         positions: Positions in the index, ascending (which is ascending image id).
         batch_size: Images per batch; the last one may be smaller.
         rank: This process.
-        world: Number of processes.
+        num_processes: Number of processes.
     """
-    for first in range(rank * batch_size, len(positions), world * batch_size):
+    for first in range(rank * batch_size, len(positions), num_processes * batch_size):
         yield [(0, position) for position in positions[first : first + batch_size]]

@@ -1,8 +1,8 @@
 """Augmentation for training and the resize for evaluation.
 
 Images stay Pillow images until the end: Pillow's antialiased bilinear resize, rounded to
-8 bits, is what the published models were trained with, and other resizers differ by one
-step in some pixels.
+8 bits, is what the published models were trained with, and other implementations differ by
+one step in some pixels.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class TrainTransform:
         flip_probability: Probability of the horizontal flip.
         train_sizes: Short sides to draw from, in pixels.
         max_size: Longest side, in pixels, except before a crop.
-        crop_probability: Probability of the way with a crop.
+        crop_probability: Probability of a crop before the random resize.
         crop_pre_sizes: Short sides to draw from before a crop, in pixels.
         crop_min: Smallest side of a crop, in pixels (or the image's side if that is smaller).
         crop_max: Largest side of a crop, in pixels.
@@ -93,7 +93,7 @@ class EvalTransform:
 
 
 def resized_hw(hw: tuple[int, int], size: int, max_size: int | None) -> tuple[int, int]:
-    """Return the height and width that a resize to a short side leads to.
+    """Return the height and width after a resize to a short side.
 
     The short side becomes ``size``, or what keeps the long side near ``max_size``; the other
     side is truncated, so that ``max_size + 1`` occurs (and a little more for long strips). No
@@ -101,14 +101,14 @@ def resized_hw(hw: tuple[int, int], size: int, max_size: int | None) -> tuple[in
 
     Args:
         hw: Height and width in pixels.
-        size: Wanted short side, in pixels.
+        size: Target short side, in pixels.
         max_size: Longest side, in pixels; None for no limit.
     """
     short, long = min(hw), max(hw)
     new_long = None
     if max_size is not None and long / short * size > max_size:
         size = round(max_size * short / long)
-        # Of a sliver, the short side is raised and the aspect ratio given up.
+        # The short side of a sliver is enlarged, at the cost of its aspect ratio.
         new_long = max_size if size < MIN_SIDE_PX else None
     if new_long is None:
         new_long = long if short == size else int(size * long / short)

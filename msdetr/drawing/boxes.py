@@ -26,7 +26,7 @@ class DrawnBox:
     Attributes:
         box_xyxy_px: Corners in pixels of the image; what lies outside is cut off.
         caption: Text beside the box; empty for none.
-        style: Colour and pattern of the line.
+        style: Color and pattern of the line.
     """
 
     box_xyxy_px: Box
@@ -60,7 +60,7 @@ def draw_boxes(image: Image.Image, boxes: Sequence[DrawnBox]) -> Image.Image:
 
 
 def canvas_scale(size: tuple[int, int]) -> float:
-    """Size of a picture relative to its image of ``size`` (width, height).
+    """Return the size of a picture relative to its image of ``size`` (width, height).
 
     Small images are enlarged by a whole number, very large ones are reduced.
     """
@@ -78,12 +78,12 @@ def scale_image(image: Image.Image, scale: float) -> Image.Image:
 
 
 def line_width(size: tuple[int, int]) -> int:
-    """Width of outlines on a canvas of ``size`` (width, height), in pixels."""
+    """Return the width of outlines on a canvas of ``size`` (width, height), in pixels."""
     return max(2, round(min(size) / 250))
 
 
 def caption_font(size: tuple[int, int]) -> Font:
-    """Font of captions on a canvas of ``size`` (width, height)."""
+    """Return the font of captions on a canvas of ``size`` (width, height)."""
     return ImageFont.load_default(max(13, round(min(size) / 40)))
 
 
@@ -93,8 +93,8 @@ def draw_outline(draw: ImageDraw.ImageDraw, box: Box, style: Style, width: int) 
     Args:
         draw: Where.
         box: Corners in pixels of the canvas.
-        style: Colours and pattern; gaps have the colour of the rim.
-        width: Of the coloured line, in pixels.
+        style: Colors and pattern; gaps have the color of the rim.
+        width: Of the colored line, in pixels.
     """
     x0, y0, x1, y1 = (round(value) for value in box)
     draw.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=style.rim, width=width + 2)
@@ -114,12 +114,12 @@ def draw_outline(draw: ImageDraw.ImageDraw, box: Box, style: Style, width: int) 
 
 
 def draw_caption(draw: ImageDraw.ImageDraw, place: Box, box: DrawnBox, font: Font) -> None:
-    """Write a box's caption on its colour.
+    """Write a box's caption on its color.
 
     Args:
         draw: Where.
         place: Corners of the caption in pixels of the canvas.
-        box: Its caption and colour.
+        box: Its caption and color.
         font: Of the text.
     """
     color = box.style.color
@@ -132,7 +132,7 @@ def draw_caption(draw: ImageDraw.ImageDraw, place: Box, box: DrawnBox, font: Fon
 def _caption_size(draw: ImageDraw.ImageDraw, caption: str, font: Font) -> tuple[float, float]:
     if not caption:
         return (0.0, 0.0)
-    # One height for all captions, whatever letters they are made of.
+    # One height for all captions, whatever their letters.
     _, top, _, bottom = draw.textbbox((0, 0), "Áj", font=font)
     return (draw.textlength(caption, font=font) + 8, bottom - top + 4)
 

@@ -1,4 +1,4 @@
-"""Line plots of values over the course of a training."""
+"""Line plots of values over a training run."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def draw_curves(
     Args:
         panels: Plots, row by row.
         x_label: What the positions are.
-        line_styles: What solid and what dashed lines mean, said where both occur.
-        num_columns: Plots side by side at most.
+        line_styles: What solid and what dashed lines mean; shown if both occur.
+        num_columns: Maximum number of plots side by side.
     """
     entries, columns = _legend(panels, line_styles), 2 * min(len(panels), num_columns)
     figure, axes = new_figure(

@@ -24,7 +24,7 @@ def draw_detections(
     Args:
         image: RGB image that the boxes refer to.
         boxes_xyxy_px: [D, 4] corners in pixels of the image; may reach beyond it.
-        labels: [D] class indices, which choose the colours.
+        labels: [D] class indices, which choose the colors.
         class_names: [D] names.
         scores: [D] in 0..1; None for ground truth, where smaller boxes lie on top.
 

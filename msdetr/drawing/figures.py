@@ -1,4 +1,4 @@
-"""What all figures share: a palette that colour-blind readers can tell apart, and saving."""
+"""What all figures share: a palette that color-blind readers can tell apart, and saving."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from msdetr.drawing.palette import COLORS
+from msdetr.files import replacing_file
 
 # Dark ones first: thin lines on white need contrast; yellow would not have it.
 PALETTE = tuple("#{:02X}{:02X}{:02X}".format(*COLORS[i]) for i in (4, 5, 2, 6, 1, 0))
@@ -27,11 +28,11 @@ _DPI = 130
 
 
 def color_of(index: int) -> str:
-    """Color of the series with this number; the palette is repeated after six."""
+    """Return the color of a series by its number; the palette repeats after six."""
     return PALETTE[index % len(PALETTE)]
 
 
-# Margins are given: matplotlib's own layout takes longer than all the rest.
+# Margins are given: matplotlib's own layout takes longer than everything else.
 _LEFT, _RIGHT, _TOP, _BOTTOM, _LEGEND_ROW = 0.85, 0.2, 0.4, 0.6, 0.22
 _GAP_X, _GAP_Y = 0.85, 0.95
 
@@ -47,7 +48,7 @@ def new_figure(
 
     Args:
         num_panels: Panels.
-        num_columns: Panels side by side at most.
+        num_columns: Maximum number of panels side by side.
         panel_size: Width and height of one panel without its labels, in inches.
         legend_rows: Rows of the legend below the panels.
 
@@ -76,7 +77,7 @@ def add_legend(figure: Figure, entries: Sequence[Artist], *, num_columns: int) -
     Args:
         figure: Where.
         entries: Lines or patches with labels; none for no legend.
-        num_columns: Entries side by side at most.
+        num_columns: Maximum number of entries side by side.
     """
     if entries:
         figure.legend(
@@ -96,10 +97,11 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure: What to write.
         path: Ends in ``.png`` or ``.svg``.
     """
-    aside = path.with_name(f".{path.name}.new{path.suffix}")
-    with _style():
-        figure.savefig(aside, dpi=_DPI, metadata=_METADATA[path.suffix], facecolor="white")
-    aside.replace(path)
+    kind = path.suffix
+    with replacing_file(path) as aside, _style():
+        figure.savefig(
+            aside, format=kind[1:], dpi=_DPI, metadata=_METADATA[kind], facecolor="white"
+        )
 
 
 def _style() -> AbstractContextManager[None]:

@@ -39,7 +39,7 @@ class HeatMap:
 
 @dataclass(frozen=True, kw_only=True)
 class HeatMapAxes:
-    """What the axes of the maps are.
+    """Axes of the maps.
 
     Attributes:
         x_label: Name of the columns.
@@ -64,7 +64,7 @@ def draw_heat_maps(
         axes: The same for all maps.
         title: What the values are.
         footer: A sentence below everything.
-        percent: Values are shares, to be written as per cent.
+        percent: Values are fractions, to be written as percentages.
     """
     known = [v for entry in maps for row in entry.values for v in row if math.isfinite(v)]
     low, high = min(known, default=0.0), max(known, default=1.0)
@@ -87,7 +87,7 @@ def draw_heat_maps(
 
 @dataclass(frozen=True)
 class _Grid:
-    """Places of maps, in inches; matplotlib's own layout takes far longer than the drawing."""
+    """Positions of maps, in inches; matplotlib's own layout takes far longer than the drawing."""
 
     count: int
     columns: int

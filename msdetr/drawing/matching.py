@@ -1,4 +1,4 @@
-"""Targets with the queries that both assignments gave them, and those that were turned down."""
+"""Targets with the queries that both assignments gave them, and the rejected ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PALENESS = 0.35
 
 
 class Role(Enum):
-    """What a box is; each role differs from the others in lightness or in pattern.
+    """Role of a box; each differs from the others in lightness or in pattern.
 
     The page matching.html draws them alike (``style.css``). White rims show dark lines on dark
     pictures, and leave them as they are on white paper.
@@ -53,7 +53,7 @@ class ShownQuery:
         probability: Of the target's class.
         is_positive: Whether it is a one-to-many positive of the target.
         is_pick: Whether it is the target's one-to-one pick.
-        reason: Why it is not a positive, in few words; empty for positives.
+        reason: Why it is not a positive, briefly; empty for positives.
         pick_box_xyxy_px: For picks, the box of the one-to-one branch.
     """
 
@@ -70,7 +70,7 @@ class ShownQuery:
 
     @property
     def note(self) -> str:
-        """What became of the query, for the list beside the picture."""
+        """Outcome of the query, for the list beside the picture."""
         roles = [
             name for name, holds in (("1:n", self.is_positive), ("1:1", self.is_pick)) if holds
         ]
@@ -98,7 +98,7 @@ class ShownTarget:
 
 @cache
 def font(size: int = TEXT_PX) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Font of all texts; reading it takes longer than using it."""
+    """Load the font of all texts, once: loading takes longer than using it."""
     return ImageFont.load_default(size)
 
 
@@ -293,7 +293,7 @@ def _draw_dashes(draw: ImageDraw.ImageDraw, box: Box, role: Role) -> None:
 def _draw_tags(
     draw: ImageDraw.ImageDraw, queries: Sequence[tuple[Box, ShownQuery]], size: PixelSize
 ) -> None:
-    """Number the boxes; positives and picks choose their places first."""
+    """Write numbers beside the boxes; positives and picks choose their places first."""
     ordered = sorted(queries, key=lambda entry: not (entry[1].is_positive or entry[1].is_pick))
     texts = [str(query.rank) for _, query in ordered]
     shown = _place_tags(draw, [box for box, _ in ordered], texts, size)
@@ -307,7 +307,7 @@ def _draw_tags(
 def _place_tags(
     draw: ImageDraw.ImageDraw, boxes: Sequence[Box], texts: Sequence[str], size: PixelSize
 ) -> dict[int, Box]:
-    """Places of the tags that do not lie on earlier ones, by position."""
+    """Find places of the tags that do not overlap earlier ones, by position."""
     sizes = [(draw.textlength(text, font(TEXT_PX - 1)) + 5, TEXT_PX + 2) for text in texts]
     shown: dict[int, Box] = {}
     for index, place in enumerate(place_captions(boxes, sizes, size)):
@@ -328,7 +328,7 @@ def _draw_tag(draw: ImageDraw.ImageDraw, place: Box, text: str, color: Rgb) -> N
 
 
 def _paler(photo: Image.Image) -> Image.Image:
-    """Leave dark colours to the lines."""
+    """Lighten a picture: dark colors are for the lines."""
     return Image.blend(photo, Image.new("RGB", photo.size, WHITE), _PALENESS)
 
 

@@ -1,4 +1,4 @@
-"""Colours that stay apart for colour-blind readers, and text that stays legible on them."""
+"""Colors that stay apart for color-blind readers, and text that stays legible on them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Style:
     Attributes:
         color: Of the line and of the caption's background.
         dash: Pattern of the line.
-        rim: Colour along both sides of the line, so that it shows on any background.
+        rim: Color along both sides of the line, so that it shows on any background.
     """
 
     color: Rgb
@@ -41,7 +41,7 @@ class Style:
 def class_style(label: int) -> Style:
     """Return the style of a class, the same in every picture.
 
-    Colours repeat after 7 classes, with another dash; styles repeat after 21. More colours than
+    Colors repeat after 7 classes, with another dash; styles repeat after 21. More colors than
     that could not be told apart by everybody, so a caption always names the class.
 
     Args:
@@ -57,7 +57,7 @@ def text_color(background: Rgb) -> Rgb:
 
 
 def contrast(first: Rgb, second: Rgb) -> float:
-    """Contrast ratio of two colours, 1 (none) to 21 (black and white).
+    """Contrast ratio of two colors, 1 (none) to 21 (black and white).
 
     Source: Web Content Accessibility Guidelines 2.1, which ask for 4.5 in text.
     """

@@ -1,4 +1,4 @@
-"""Scores of targets and queries as a matrix of colours, with both assignments marked."""
+"""Scores of targets and queries as a matrix of colors, with both assignments marked."""
 
 from __future__ import annotations
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
@@ -24,7 +22,14 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from msdetr.errors import CheckpointError, MsdetrError
-from msdetr.files import SUMS_FILE, digest_file, list_sums, refuse_unlisted, require_version
+from msdetr.files import (
+    SUMS_FILE,
+    digest_file,
+    older_of,
+    refuse_unlisted,
+    replace_with_sums,
+    require_version,
+)
 
 FORMAT_VERSION = 1
 INFO_FILE = "checkpoint.json"
@@ -45,8 +50,8 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint, replacing an older one at the same place.
 
-    The files are written aside and flushed to disk before the directory takes its name, so
-    that a crash at any moment leaves the older or the newer checkpoint, whole.
+    A crash at any moment leaves the older or the newer checkpoint, whole; after one in the very
+    middle :func:`find_checkpoint` knows where the older one stands.
 
     Args:
         directory: The checkpoint; its parent is created if need be.
@@ -70,7 +75,7 @@ def save_checkpoint(
         torch.save(dict(training_state), buffer)
         files[STATE_FILE] = buffer.getvalue()
     try:
-        _write_and_replace(directory, files)
+        replace_with_sums(directory, files)
     except OSError as error:
         reason = error.strerror or str(error)
         raise MsdetrError(
@@ -104,7 +109,7 @@ def resolve_checkpoint(path: Path) -> Path:
 
 def find_checkpoint(directory: Path) -> Path | None:
     """The checkpoint saved as ``directory``, also after a crash in its replacement; or None."""
-    for place in (directory, _old(directory)):
+    for place in (directory, older_of(directory)):
         if (place / INFO_FILE).is_file() or (place / MODEL_FILE).is_file():
             return place
     return None
@@ -214,43 +219,3 @@ def _reading(checkpoint: Path) -> Iterator[None]:
         raise CheckpointError(str(checkpoint), f"is incomplete: {missing} is missing") from error
     except OSError as error:
         raise CheckpointError(str(checkpoint), f"cannot be read: {error}") from error
-
-
-def _write_and_replace(directory: Path, files: Mapping[str, bytes]) -> None:
-    aside, old = directory.with_name(directory.name + ".new"), _old(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        aside.mkdir()
-        for name, content in {**files, SUMS_FILE: list_sums(files)}.items():
-            _write_flushed(aside / name, content)
-        _flush_directory(aside)
-    except OSError:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    if directory.exists():
-        # Only now is an older leftover dispensable: until here it may be the only checkpoint.
-        shutil.rmtree(old, ignore_errors=True)
-        directory.rename(old)
-    aside.rename(directory)
-    _flush_directory(directory.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _write_flushed(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _old(directory: Path) -> Path:
-    return directory.with_name(directory.name + ".old")

@@ -41,12 +41,14 @@ def explain_failure(error: Exception, roll_call: RollCall) -> Exception:
             "continue with a smaller data.num_workers"
         )
     # A worker that dies while it hands over a batch closes the connection first.
-    if isinstance(error, EOFError) or (roll_call.count == 1 and isinstance(error, ConnectionError)):
+    if isinstance(error, EOFError) or (
+        roll_call.num_processes == 1 and isinstance(error, ConnectionError)
+    ):
         return DataWorkerError(
             "a data worker died while it handed over a batch; if the machine ran out of memory, "
             "continue with a smaller data.num_workers"
         )
-    if roll_call.count > 1 and _is_lost_connection(error, text):
+    if roll_call.num_processes > 1 and _is_lost_connection(error, text):
         sentence = _SOURCE_LINE.sub("", text).partition(". ")[0]
         return roll_call.explain_loss(f"{sentence:.80}")
     return error

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic
@@ -22,27 +20,23 @@ from msdetr.engine.checkpoint import (
     save_checkpoint,
 )
 from msdetr.engine.ema import WeightAverage, evaluation_weights
-from msdetr.engine.failures import explain_failure, explain_stop, writing_run
+from msdetr.engine.failures import writing_run
 from msdetr.engine.processes import Processes
 from msdetr.engine.records import RunRecords
+from msdetr.engine.recovery import Recovery
 from msdetr.engine.reporting import TrainingReporter
-from msdetr.engine.roll_call import LostProcessError, RollCall
+from msdetr.engine.roll_call import RollCall
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.run_state import RunState
 from msdetr.engine.schedule import Schedule
 from msdetr.engine.settings import TrainerSettings
-from msdetr.engine.signals import StopRequest, StopSignalError
-from msdetr.engine.step import (
-    BatchT,
-    MicroBatchPlace,
-    StepDivergedError,
-    StepReport,
-    StepRunner,
-    TrainingTask,
-)
+from msdetr.engine.signals import StopRequest
+from msdetr.engine.step import StepRunner
+from msdetr.engine.step_report import StepDivergedError, StepReport
+from msdetr.engine.task import BatchT, MicroBatchPlace, TrainingTask
 from msdetr.engine.training_state import collect_training_state, restore_training_state
 from msdetr.engine.weights import load_weights, unique_state
-from msdetr.errors import DataError, InterruptedRunError, MsdetrError, UsageError
+from msdetr.errors import DataError, UsageError
 from msdetr.seeding import seed_torch
 
 Evaluate = Callable[[nn.Module], Mapping[str, float | None]]
@@ -107,13 +101,21 @@ class Trainer(Generic[BatchT]):
         self._evaluate_model = evaluate
         self._inspect_model: Inspect | None = None
         self._ema = ema
-        self._stop = StopRequest(is_shared=self._processes.count > 1)
+        self._stop = StopRequest(is_shared=self._processes.num_processes > 1)
         self._records = RunRecords(
             accelerator=accelerator,
             directory=run_directory,
             reporter=reporter or self._default_reporter(),
             log_every_steps=settings.log_every_steps,
             total_steps=settings.epochs * settings.steps_per_epoch,
+        )
+        self._recovery = Recovery(
+            save=self.save,
+            directory=run_directory,
+            reporter=self._records.reporter,
+            processes=self._processes,
+            roll_call=self._roll_call,
+            stop=self._stop,
         )
         self._prepare(optimizer)
 
@@ -168,7 +170,7 @@ class Trainer(Generic[BatchT]):
                 while self.state.epoch < self.settings.epochs:
                     self.run_epoch()
             except StepDivergedError as error:
-                self._save_divergence(error)
+                self._recovery.keep_divergence(error)
                 self._processes.wait()
                 raise
         return self.state
@@ -179,7 +181,7 @@ class Trainer(Generic[BatchT]):
         self._records.start_epoch(self.state)
         steps = self._steps_of_epoch()
         while self.state.step_in_epoch < self.settings.steps_per_epoch:
-            with self._undone_on_failure():
+            with self._recovery.undone_on_failure(self.state):
                 batches = self._processes.together(lambda: next(steps))
                 self._stop.ignore_children()
             report = self.train_step(batches)
@@ -202,7 +204,7 @@ class Trainer(Generic[BatchT]):
             InterruptedRunError: A signal stopped the run.
         """
         factor = self._schedule.factor(step=self.state.step, epoch=self.state.epoch)
-        with self._undone_on_failure():
+        with self._recovery.undone_on_failure(self.state):
             report = self._runner.compute(batches, self._places(), lr_factor=factor)
         self._runner.update(lr_factor=factor)
         self.state.finish_step(report.loss, report.terms, len(report.skipped))
@@ -238,12 +240,13 @@ class Trainer(Generic[BatchT]):
         )
 
     def _check_split(self) -> None:
-        total, count = self.settings.micro_batches_per_step, self._processes.count
-        if total % count:
+        total, num_processes = self.settings.micro_batches_per_step, self._processes.num_processes
+        if total % num_processes:
             raise UsageError(
                 "processes",
-                f"{total} micro-batches per optimizer step cannot be dealt evenly to {count} "
-                "processes; change their number, train.batch_size or train.images_per_forward",
+                f"{total} micro-batches per optimizer step cannot be dealt evenly to "
+                f"{num_processes} processes; change their number, train.batch_size or "
+                "train.images_per_forward",
             )
 
     def _default_reporter(self) -> TrainingReporter:
@@ -274,7 +277,9 @@ class Trainer(Generic[BatchT]):
 
     def _places(self) -> list[MicroBatchPlace]:
         indices = range(
-            self._processes.rank, self.settings.micro_batches_per_step, self._processes.count
+            self._processes.rank,
+            self.settings.micro_batches_per_step,
+            self._processes.num_processes,
         )
         return [
             MicroBatchPlace(self.settings.seed, self.state.epoch, self.state.step, index)
@@ -286,7 +291,7 @@ class Trainer(Generic[BatchT]):
         # Loaders draw their workers' seeds from torch's global generator.
         seed_torch(self.settings.seed, "loader", self.state.epoch)
         batches = iter(self._loader_for_epoch(self.state.epoch, start))
-        per_step = self.settings.micro_batches_per_step // self._processes.count
+        per_step = self.settings.micro_batches_per_step // self._processes.num_processes
         for step in range(start, self.settings.steps_per_epoch):
             group = list(islice(batches, per_step))
             if len(group) < per_step:
@@ -296,77 +301,13 @@ class Trainer(Generic[BatchT]):
                 )
             yield group
 
-    @contextmanager
-    def _undone_on_failure(self) -> Iterator[None]:
-        """For work that leaves weights and state alone; what was reached is saved if it fails."""
-        try:
-            # One of several processes must not leave while the others wait for it.
-            with self._stop.immediate() if self._processes.count == 1 else nullcontext():
-                yield
-        except StopSignalError as stop:
-            raise self._save_and_stop(stop) from stop
-        except StepDivergedError:
-            raise
-        except Exception as error:
-            self._save_after_failure()
-            raise explain_failure(error, self._roll_call) from error
-
-    def _save_and_stop(self, stop: StopSignalError) -> InterruptedRunError:
-        self.save(self._directory.last)
-        # A launcher ends all processes as soon as the first has left.
-        self._processes.wait()
-        return explain_stop(stop.number, self.state, self._directory.last)
-
-    def _save_after_failure(self) -> None:
-        try:
-            self.save(self._directory.last)
-        except Exception as failure:  # the first failure is the news, not what follows from it
-            self._records.reporter.say(str(failure))
-        else:
-            self._say_saved()
-
-    def _say_saved(self) -> None:
-        self._records.reporter.say(
-            f"the state after step {self.state.step} (epoch {self.state.epoch + 1}) is saved in "
-            f"{self._directory.last}; continue with --resume"
-        )
-
-    def _save_divergence(self, error: StepDivergedError) -> None:
-        micro_batches = [asdict(entry) for entry in error.micro_batches]
-        place = self._directory.diverged
-        try:
-            self.save(place, divergence={"micro_batches": micro_batches})
-        except MsdetrError as failure:  # the divergence is the news, not the full disk
-            self._records.reporter.say(str(failure))
-        else:
-            self._records.reporter.say(
-                f"the state before the diverged step is kept in {place}; to see where it stops "
-                f"being finite: msdetr replay {place}"
-            )
-
     def _evaluate_if_due(self) -> dict[str, float | None]:
         done = self.state.epoch + 1
         due = done % self.settings.evaluate_every_epochs == 0 or done == self.settings.epochs
         if self._evaluate_model is None or not due:
             return {}
-        # An evaluation may take long: a run stopped in it goes on with the evaluation.
-        self.save(self._directory.last)
-        try:
-            asked = max(self._processes.gather(self._stop.number or 0))
-            if asked:
-                raise StopSignalError(asked)
-            with self._stop.immediate():
-                return self._processes.broadcast(self._evaluate(self._evaluate_model))
-        except StopSignalError as stop:
-            # A launcher that lost a process tells the others to stop.
-            lost = self._roll_call.find_lost()
-            if lost:
-                self._say_saved()
-                raise LostProcessError(lost) from stop
-            raise explain_stop(stop.number, self.state, self._directory.last) from stop
-        except Exception as error:
-            self._say_saved()
-            raise explain_failure(error, self._roll_call) from error
+        with self._recovery.evaluating(self.state):
+            return self._processes.broadcast(self._evaluate(self._evaluate_model))
 
     def _inspect_epoch(self) -> None:
         if self._inspect_model is None or not self._processes.is_main:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from msdetr.engine.run_state import RunState
+from msdetr.files import replace_text
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
@@ -35,12 +35,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def rewind_rows(path: Path, state: RunState) -> None:
     """Drop rows of work that a run resuming from ``state`` does again."""
     kept = [row for row in read_rows(path) if _is_done(row, state)]
-    aside = path.with_name(path.name + ".new")
-    with aside.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in kept)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    replace_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def _is_done(row: Mapping[str, Any], state: RunState) -> bool:

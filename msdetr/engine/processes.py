@@ -11,15 +11,12 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
-from accelerate.utils import (
-    DistributedDataParallelKwargs,
-    InitProcessGroupKwargs,
-    is_tensorboard_available,
-)
+from accelerate.utils import InitProcessGroupKwargs, is_tensorboard_available
 from torch import Tensor, distributed, nn
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
+from msdetr.engine.device import resolve_device
 from msdetr.errors import MsdetrError, UsageError
 
 T = TypeVar("T")
@@ -34,7 +31,6 @@ def create_accelerator(
     device: str = "auto",
     precision: Precision = "fp32",
     tracking_dir: Path | None = None,
-    find_unused_parameters: bool = False,
 ) -> Accelerator:
     """Set up device, precision, processes and trackers.
 
@@ -44,14 +40,17 @@ def create_accelerator(
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: Of the model's forward; weights stay in fp32.
         tracking_dir: Where TensorBoard's files go, if it is installed; None for no tracker.
-        find_unused_parameters: Allow parameters that a step does not use (several processes).
 
     Raises:
         UsageError: The device or its precision is not available.
     """
-    on_cpu = _is_cpu(device)
+    wanted = resolve_device(device)
+    on_cpu = wanted.type == "cpu"
     if precision == "fp16" and on_cpu:
         raise UsageError("precision", "fp16 needs a GPU; set train.precision to fp32 or bf16")
+    if wanted.index is not None:
+        # Accelerate has no argument for it: it takes the current device.
+        torch.cuda.set_device(wanted)
     mixed_precision = "no" if precision == "fp32" else precision
     _forget_other_settings(mixed_precision, on_cpu=on_cpu)
     tracked = tracking_dir is not None and is_tensorboard_available()
@@ -60,10 +59,7 @@ def create_accelerator(
         mixed_precision=mixed_precision,
         log_with="tensorboard" if tracked else None,
         project_dir=tracking_dir,
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=find_unused_parameters),
-            InitProcessGroupKwargs(timeout=WAIT_LIMIT),
-        ],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT_LIMIT)],
     )
     # The loop accumulates by itself; a launcher's environment must not divide the loss again.
     accelerator.gradient_accumulation_steps = 1
@@ -84,9 +80,9 @@ class Processes:
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
         self.rank: int = accelerator.process_index
-        self.count: int = accelerator.num_processes
+        self.num_processes: int = accelerator.num_processes
         self._group: distributed.ProcessGroup | None = None
-        if self.count > 1:
+        if self.num_processes > 1:
             group = distributed.new_group(backend="gloo", timeout=WAIT_LIMIT)
             self._group = cast("distributed.ProcessGroup", group)
 
@@ -125,10 +121,10 @@ class Processes:
             model.register_comm_hook(None, lambda _, bucket: self._average(bucket.buffer()))
 
     def _average(self, share: Tensor) -> Future[Tensor]:
-        shares = [torch.empty_like(share) for _ in range(self.count)]
+        shares = [torch.empty_like(share) for _ in range(self.num_processes)]
         distributed.all_gather(shares, share)
         averaged: Future[Tensor] = Future()
-        averaged.set_result(reduce(torch.add, shares).div_(self.count))
+        averaged.set_result(reduce(torch.add, shares).div_(self.num_processes))
         return averaged
 
     def together(self, work: Callable[[], T]) -> T:
@@ -150,7 +146,7 @@ class Processes:
         if failure is not None:
             raise failure
         rank, message = next((r, text) for r, text in enumerate(messages) if text is not None)
-        raise OtherProcessError(f"process {rank} of {self.count} failed: {message}")
+        raise OtherProcessError(f"process {rank} of {self.num_processes} failed: {message}")
 
     def wait(self) -> None:
         """Wait until every process has come here."""
@@ -160,7 +156,7 @@ class Processes:
         """Collect a value of every process, by rank."""
         if self._group is None:
             return [value]
-        gathered: list[Any] = [None] * self.count
+        gathered: list[Any] = [None] * self.num_processes
         distributed.all_gather_object(gathered, value, group=self._group)
         return gathered
 
@@ -171,29 +167,6 @@ class Processes:
         box: list[Any] = [value]
         distributed.broadcast_object_list(box, src=0, group=self._group)
         return cast("T", box[0])
-
-
-def _is_cpu(device: str) -> bool:
-    try:
-        wanted = torch.device("cuda" if device == "auto" else device)
-    except RuntimeError as error:
-        raise UsageError(
-            "--device", f"expected auto, cpu, cuda or cuda:N, got {device!r}"
-        ) from error
-    if wanted.type == "cpu":
-        return True
-    if wanted.type != "cuda":
-        raise UsageError("--device", f"expected auto, cpu, cuda or cuda:N, got {device!r}")
-    available = torch.cuda.device_count()
-    if (wanted.index or 0) < available:
-        if wanted.index is not None:
-            torch.cuda.set_device(wanted.index)
-        return False
-    if device == "auto":
-        return True
-    raise UsageError(
-        "--device", f"{device!r} is not available: torch sees {available} CUDA devices"
-    )
 
 
 def _forget_other_settings(mixed_precision: str, *, on_cpu: bool) -> None:

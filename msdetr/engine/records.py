@@ -15,7 +15,7 @@ from msdetr.engine.metrics_file import append_row, rewind_rows
 from msdetr.engine.reporting import StepLine, TrainingReporter, logger
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.run_state import RunState
-from msdetr.engine.step import StepReport
+from msdetr.engine.step_report import StepReport
 from msdetr.errors import MsdetrError
 
 

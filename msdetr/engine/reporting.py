@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,24 @@ logger = logging.getLogger("msdetr")
 logger.addHandler(logging.NullHandler())
 
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"
+
+
+@contextmanager
+def logging_to(file: Path) -> Iterator[None]:
+    """Append what the logger is told inside the ``with`` block to a file.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+    handler = _LogFile(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
 
 
 @dataclass(frozen=True)
@@ -92,18 +110,15 @@ class TrainingReporter:
         if self._quiet:
             yield
             return
-        handler = self._attach_log_file()
-        try:
-            if self._console.is_terminal:
-                with self._new_bar() as self._bar:
+        with nullcontext() if self._log_file is None else logging_to(self._log_file):
+            try:
+                if self._console.is_terminal:
+                    with self._new_bar() as self._bar:
+                        yield
+                else:
                     yield
-            else:
-                yield
-        finally:
-            self._bar = self._task = None
-            if handler is not None:
-                logger.removeHandler(handler)
-                handler.close()
+            finally:
+                self._bar = self._task = None
 
     def say(self, text: str, level: int = logging.INFO) -> None:
         """Say one line, on the console and in the log file."""
@@ -153,15 +168,6 @@ class TrainingReporter:
             TextColumn("{task.fields[summary]}"),
             console=self._console,
         )
-
-    def _attach_log_file(self) -> logging.Handler | None:
-        if self._log_file is None:
-            return None
-        handler = _LogFile(self._log_file, encoding="utf-8")
-        handler.setFormatter(logging.Formatter(_FORMAT))
-        logger.setLevel(logging.INFO)
-        logger.addHandler(handler)
-        return handler
 
 
 class _LogFile(logging.FileHandler):

@@ -72,13 +72,13 @@ class RollCall:
         self._listener: threading.Thread | None = None
 
     @property
-    def count(self) -> int:
+    def num_processes(self) -> int:
         """Processes of the run."""
-        return self._processes.count
+        return self._processes.num_processes
 
     def __enter__(self) -> Self:
         """Begin to answer."""
-        if self.count > 1:
+        if self.num_processes > 1:
             # A launcher's store outlives a restart of the processes; answers must not.
             name = self._processes.broadcast(uuid4().hex)
             self._store = _connect(f"msdetr/roll_call/{name}")
@@ -118,9 +118,9 @@ class RollCall:
             words = {rank: self._words_of(self._store, rank) for rank in self._others()}
         except RuntimeError:
             return self._without_store()
-        parts = [_name_gone(gone, self.count)] if gone else []
+        parts = [_name_gone(gone, self.num_processes)] if gone else []
         parts += [
-            f"process {rank} of {self.count} failed: {said}"
+            f"process {rank} of {self.num_processes} failed: {said}"
             for rank, said in words.items()
             if said not in (None, _PRESENT)
         ]
@@ -133,13 +133,13 @@ class RollCall:
             reason: What the connection's failure said.
         """
         lost = self.find_lost() or (
-            f"lost the connection to another of the {self.count} processes; the launcher names "
-            "the one that failed first"
+            f"lost the connection to another of the {self.num_processes} processes; the launcher "
+            "names the one that failed first"
         )
         return LostProcessError(f"{lost} ({reason})")
 
     def _others(self) -> list[int]:
-        return [rank for rank in range(self.count) if rank != self._processes.rank]
+        return [rank for rank in range(self.num_processes) if rank != self._processes.rank]
 
     def _listen(self, store: Store) -> None:
         # Without the store the processes cannot be told apart any more.
@@ -176,8 +176,8 @@ class RollCall:
 
     def _without_store(self) -> str:
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-            return f"lost the connection to the launcher of the {self.count} processes"
-        return _name_gone([0], self.count)
+            return f"lost the connection to the launcher of the {self.num_processes} processes"
+        return _name_gone([0], self.num_processes)
 
 
 def _connect(prefix: str) -> Store | None:
@@ -204,9 +204,11 @@ def _last_words(error: BaseException) -> str:
     return text[:_WORDS_KEPT]
 
 
-def _name_gone(ranks: Sequence[int], count: int) -> str:
+def _name_gone(ranks: Sequence[int], num_processes: int) -> str:
     names = ", ".join(map(str, ranks))
     who = (
-        f"process {names} of {count} is" if len(ranks) == 1 else f"processes {names} of {count} are"
+        f"process {names} of {num_processes} is"
+        if len(ranks) == 1
+        else f"processes {names} of {num_processes} are"
     )
     return f"{who} gone: killed, crashed or out of reach; the launcher may say more"

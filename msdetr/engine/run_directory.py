@@ -11,6 +11,7 @@ from typing import Any
 
 from msdetr.engine.checkpoint import find_checkpoint
 from msdetr.errors import RunDirectoryError
+from msdetr.files import replace_text
 
 RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
@@ -98,9 +99,7 @@ class RunDirectory:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self.environment_file.write_text(json.dumps(environment, indent=2) + "\n")
             # Last and whole, because its presence says that a run was started here.
-            aside = self.path / (RECIPE_FILE + ".new")
-            aside.write_text(recipe_text, encoding="utf-8")
-            aside.replace(self.recipe_file)
+            replace_text(self.recipe_file, recipe_text)
         except OSError as error:
             raise RunDirectoryError(
                 str(self.path), f"cannot be written: {error.strerror}; give another --output"
@@ -138,14 +137,3 @@ class RunDirectory:
         names = {entry.name for entry in self.path.iterdir()}
         saved = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
         return names <= _BEFORE_RECIPE and not saved
-
-    def check_resumable(self) -> None:
-        """Refuse a directory in which no run was started.
-
-        Raises:
-            RunDirectoryError: There is no run to continue.
-        """
-        if not self.holds_run:
-            raise RunDirectoryError(
-                str(self.path), f"holds no run to resume (no {RECIPE_FILE}); start one without it"
-            )

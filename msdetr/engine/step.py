@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from signal import SIGINT, SIGTERM
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic
 
 import torch
 from accelerate import Accelerator
@@ -18,163 +17,9 @@ from msdetr.engine.ema import WeightAverage
 from msdetr.engine.optimizer import apply_lr_factor
 from msdetr.engine.processes import Processes
 from msdetr.engine.signals import StopRequest, StopSignalError
-from msdetr.errors import DivergedError
-from msdetr.seeding import derive_seed, seed_torch
-
-_TERMS_SHOWN = 8
-
-
-class MovableBatch(Protocol):
-    """A batch that can be copied to a device."""
-
-    def to(self, device: torch.device, *, non_blocking: bool = False) -> Self:
-        """Return a copy on the device."""
-        ...
-
-
-BatchT = TypeVar("BatchT", bound=MovableBatch)
-BatchT_contra = TypeVar("BatchT_contra", bound=MovableBatch, contravariant=True)
-
-
-@dataclass(frozen=True)
-class MicroBatchPlace:
-    """Where a micro-batch stands in a run, whatever the number of processes.
-
-    Attributes:
-        seed: Seed of the run.
-        epoch: Epoch, counted from 0.
-        step: Optimizer steps finished before this one.
-        index: Micro-batch within the step, counted over all processes.
-    """
-
-    seed: int
-    epoch: int
-    step: int
-    index: int
-
-    def derive_seed(self, purpose: str) -> int:
-        """A seed that depends on (seed, step, micro-batch) and on what it is for."""
-        return derive_seed(self.seed, purpose, self.step, self.index)
-
-
-@dataclass(frozen=True)
-class StepLoss:
-    """Loss of one micro-batch, its share of the step's.
-
-    Attributes:
-        total: Scalar to differentiate, already divided by the step's normaliser.
-        terms: Unweighted scalars by name; ``branch/...``, the same names in every micro-batch.
-        weights: Factor of each term in the total.
-    """
-
-    total: Tensor
-    terms: Mapping[str, Tensor]
-    weights: Mapping[str, float]
-
-
-class TrainingTask(Protocol[BatchT_contra]):
-    """What is trained: the loop's only knowledge of the subject."""
-
-    def count_targets(self, batch: BatchT_contra) -> int:
-        """Targets of a micro-batch; called on the CPU, before the step's first forward."""
-        ...
-
-    def image_ids(self, batch: BatchT_contra) -> Sequence[int]:
-        """Ids of the images of a micro-batch; called on the CPU."""
-        ...
-
-    def skipped(self, batch: BatchT_contra) -> Sequence[str]:
-        """What was wrong with each image that was skipped for this micro-batch."""
-        ...
-
-    def loss(
-        self, model: nn.Module, batch: BatchT_contra, *, normalizer: float, place: MicroBatchPlace
-    ) -> StepLoss:
-        """Run the model and compute the losses.
-
-        Args:
-            model: To be called, not asked for its parts: it may be wrapped.
-            batch: On the model's device.
-            normalizer: max(1, targets of the step over all micro-batches and processes).
-            place: For random numbers that do not depend on the number of processes. Torch's
-                global generators are already seeded for this micro-batch.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What a step did, summed over its micro-batches and processes.
-
-    Attributes:
-        loss: Weighted total.
-        terms: Unweighted terms.
-        weights: Factor of each term in the total.
-        grad_norm: Norm of the gradient before clipping; None where fp16 overflowed and the
-            step was left out.
-        lr: Learning rate of the first parameter group.
-        num_images: Images of the step.
-        skipped: What was wrong with each image that was skipped, in the order of the
-            micro-batches.
-    """
-
-    loss: float
-    terms: dict[str, float]
-    weights: Mapping[str, float]
-    grad_norm: float | None
-    lr: float
-    num_images: int
-    skipped: tuple[str, ...] = ()
-
-    def parts(self) -> dict[str, float]:
-        """Weighted loss of every branch: the terms by the first part of their name."""
-        sums: dict[str, float] = {}
-        for name, value in self.terms.items():
-            branch = name.split("/", 1)[0]
-            sums[branch] = sums.get(branch, 0.0) + value * self.weights[name]
-        return sums
-
-
-@dataclass(frozen=True)
-class BadMicroBatch:
-    """A micro-batch whose loss is not finite.
-
-    Attributes:
-        index: Micro-batch within the step, counted over all processes.
-        image_ids: Its images.
-        values: The terms that are not finite, as text (JSON has no nan).
-    """
-
-    index: int
-    image_ids: list[int]
-    values: dict[str, str]
-
-    def __str__(self) -> str:
-        """One line, with the first few terms."""
-        shown = [f"{name} = {value}" for name, value in list(self.values.items())[:_TERMS_SHOWN]]
-        more = len(self.values) - len(shown)
-        rest = f", and {more} more" if more else ""
-        images = ", ".join(map(str, self.image_ids))
-        return f"micro-batch {self.index}, images {images}: {', '.join(shown)}{rest}"
-
-
-class StepDivergedError(DivergedError):
-    """A step whose loss or gradient is not finite; the weights are those before it.
-
-    Args:
-        place: The step (its first micro-batch on this process).
-        micro_batches: Those with a loss that is not finite, of all processes; none if only the
-            gradient is not.
-    """
-
-    def __init__(self, place: MicroBatchPlace, micro_batches: Sequence[BadMicroBatch]) -> None:
-        self.step = place.step
-        self.micro_batches = tuple(micro_batches)
-        where = f"step {place.step + 1} (epoch {place.epoch + 1}) diverged"
-        what = "the loss is not finite"
-        if not micro_batches:
-            what = "the losses are finite, but the norm of the gradient is not"
-        super().__init__("\n  ".join([f"{where}: {what}", *map(str, micro_batches)]))
+from msdetr.engine.step_report import BadMicroBatch, StepDivergedError, StepReport
+from msdetr.engine.task import BatchT, MicroBatchPlace, StepLoss, TrainingTask
+from msdetr.seeding import seed_torch
 
 
 class StepRunner(Generic[BatchT]):
@@ -260,7 +105,7 @@ class StepRunner(Generic[BatchT]):
             self._backward(batch, place, normalizer, is_last=index == len(batches) - 1)
             for index, (batch, place) in enumerate(zip(batches, places, strict=True))
         ]
-        self._statistics.share(len(batches) * self._processes.count)
+        self._statistics.share(len(batches) * self._processes.num_processes)
         norm = self._accelerator.clip_grad_norm_(self._parameters, self._clip_norm)
         *rows, [grad_norm] = _to_host([_as_row(loss) for loss in losses], norm)
         bad = [
@@ -304,7 +149,7 @@ class StepRunner(Generic[BatchT]):
             seed_torch(place.derive_seed("forward"))
             loss = self._task.loss(self._model, moved, normalizer=normalizer, place=place)
             # DistributedDataParallel averages gradients; the step wants their sum.
-            self._accelerator.backward(loss.total * self._processes.count)
+            self._accelerator.backward(loss.total * self._processes.num_processes)
         self._statistics.take_micro_batch()
         return StepLoss(
             loss.total.detach(), {k: v.detach() for k, v in loss.terms.items()}, loss.weights

@@ -20,7 +20,7 @@ Result = Mapping[str, Any]
 
 # COCO's order of area ranges and of limits on the detections per image.
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
-_FEW, _SOME, _MOST = range(3)
+_MAX_1, _MAX_10, _MAX_100 = range(3)
 
 
 def evaluate_boxes(
@@ -123,14 +123,14 @@ def _collect(
     precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
     thresholds = [f"{iou:.2f}" for iou in evaluator.params.iouThrs]
     at = {name: index for index, name in enumerate(thresholds)}
-    of_all = precision[:, :, :, _ALL, _MOST]
+    of_all = precision[:, :, :, _ALL, _MAX_100]
     numbers = [
         _mean(of_all),
         _mean(of_all[at["0.50"]]),
         _mean(of_all[at["0.75"]]),
-        *(_mean(precision[:, :, :, area, _MOST]) for area in (_SMALL, _MEDIUM, _LARGE)),
-        *(_mean(recall[:, :, _ALL, limit]) for limit in (_FEW, _SOME, _MOST)),
-        *(_mean(recall[:, :, area, _MOST]) for area in (_SMALL, _MEDIUM, _LARGE)),
+        *(_mean(precision[:, :, :, area, _MAX_100]) for area in (_SMALL, _MEDIUM, _LARGE)),
+        *(_mean(recall[:, :, _ALL, limit]) for limit in (_MAX_1, _MAX_10, _MAX_100)),
+        *(_mean(recall[:, :, area, _MAX_100]) for area in (_SMALL, _MEDIUM, _LARGE)),
     ]
     evaluated = set(evaluator.params.imgIds)
     per_class = _per_class(evaluator, evaluated)
@@ -152,7 +152,7 @@ def _per_class(evaluator: COCOeval, image_ids: set[int]) -> tuple[ClassMetrics, 
         for entry in truth.dataset["annotations"]
         if entry["image_id"] in image_ids and not entry["iscrowd"]
     )
-    precision = evaluator.eval["precision"][:, :, :, _ALL, _MOST]
+    precision = evaluator.eval["precision"][:, :, :, _ALL, _MAX_100]
     return tuple(
         ClassMetrics(
             category_id=int(category_id),

@@ -17,7 +17,7 @@ class ClassMetrics:
     Attributes:
         category_id: Id in the annotation file.
         name: Name in the annotation file.
-        num_ground_truth: Boxes to be found, crowd not counted.
+        num_ground_truth: Boxes to detect, crowd not counted.
         ap: AP over IoU 0.50:0.95; None without ground truth.
         ap50: AP at IoU 0.50; None without ground truth.
     """
@@ -45,14 +45,14 @@ class CocoMetrics:
         ap_large: AP of boxes above 96^2 px.
         ar_1: Mean recall with the fewest detections per image (1).
         ar_10: Mean recall with 10 detections per image.
-        ar_100: Mean recall with the most detections per image (100).
+        ar_100: Mean recall with the maximum number of detections per image (100).
         ar_small: ``ar_100`` of small boxes.
         ar_medium: ``ar_100`` of medium boxes.
         ar_large: ``ar_100`` of large boxes.
         ap_by_iou: AP by IoU threshold ("0.50" to "0.95").
         per_class: Metrics of every category, in the order of the annotation file's ids.
         num_images: Images evaluated.
-        num_ground_truth: Boxes to be found in them, crowd not counted.
+        num_ground_truth: Boxes to detect in them, crowd not counted.
         num_detections: Detections given for them.
         num_without_area: Boxes of the annotation file that were left out, as nothing can match
             them.
@@ -78,11 +78,11 @@ class CocoMetrics:
     num_without_area: int
 
     def summary(self) -> dict[str, float | None]:
-        """The twelve numbers by key, ``ap`` first."""
+        """Return the twelve numbers by key, ``ap`` first."""
         return {name: getattr(self, name) for name in SUMMARY_KEYS}
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values, the twelve numbers at the top level."""
+        """Return everything as JSON values, the twelve numbers at the top level."""
         return asdict(self)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -92,7 +92,7 @@ class CocoMetrics:
         yield self.class_table()
 
     def summary_table(self) -> Table:
-        """The twelve numbers in two rows of six."""
+        """Lay the twelve numbers out in two rows of six."""
         table = _two_rows("COCO metrics", dict(list(self.summary().items())[:6]))
         rest = list(self.summary().items())[6:]
         table.add_section()
@@ -101,7 +101,7 @@ class CocoMetrics:
         return table
 
     def class_table(self) -> Table:
-        """One row per category."""
+        """Lay the categories out, one row each."""
         table = Table(title="by category")
         table.add_column("category")
         for title in ("boxes", "AP", "AP50"):

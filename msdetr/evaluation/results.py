@@ -1,4 +1,4 @@
-"""Detections in COCO's results format: made from tensors, written and read."""
+"""Detections in COCO's results format: from tensors, to and from files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from msdetr.errors import DataError, Problem
+from msdetr.files import replace_text
 from msdetr.structures import Detections
 
 _PROBLEMS_SHOWN = 10
@@ -46,9 +47,7 @@ def detections_to_results(
 
 def write_results(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
     """Write a results file, replacing an older one as a whole."""
-    aside = path.with_name(path.name + ".new")
-    aside.write_text(json.dumps(list(results)), encoding="utf-8")
-    aside.replace(path)
+    replace_text(path, json.dumps(list(results)))
 
 
 def read_results(path: Path, ground_truth: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -59,7 +59,7 @@ def match_detections(first: Detections, second: Detections) -> MatchCounts:
     """Match the detections above a score of 0.3, image by image, in both directions.
 
     Both directions search all detections of the other side, so that a score that one computation
-    rounds above the threshold and the other below it is no difference.
+    rounds above the threshold and the other below it is not a difference.
     """
     counts = MatchCounts()
     for one, other in zip(_images(first), _images(second), strict=True):

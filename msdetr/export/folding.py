@@ -16,10 +16,10 @@ def fold_batch_norms(backbone: nn.Module) -> int:
     """Fold every batch norm of a ResNet into the convolution before it, in place.
 
     Args:
-        backbone: In evaluation mode; its modules bear torchvision's names.
+        backbone: In evaluation mode; its modules have torchvision's names.
 
     Returns:
-        The number of batch norms that are gone; others of their place are left as they are.
+        The number of folded batch norms; other norms are left as they are.
     """
     pairs = [pair for parent in backbone.modules() for pair in _pairs(parent)]
     for parent, conv_name, norm_name in pairs:

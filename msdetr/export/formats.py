@@ -1,4 +1,4 @@
-"""The file formats, each loaded only when it is asked for: ONNX is an optional dependency."""
+"""The file formats, each loaded only when needed: ONNX is an optional dependency."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class FileFormat(Protocol):
 
 
 def file_format(name: ExportFormat) -> FileFormat:
-    """Load what handles a format; its packages must be installed."""
+    """Load the code for a format; its packages must be installed."""
     return cast(FileFormat, import_module(_MODULES[name]))
 
 
 def missing_packages(name: ExportFormat) -> list[str]:
-    """Packages that a format needs and that are not installed."""
+    """List the packages that a format needs and that are not installed."""
     return [package for package in _PACKAGES[name] if importlib.util.find_spec(package) is None]

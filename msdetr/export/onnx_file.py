@@ -75,11 +75,11 @@ class OnnxRunner:
         self._tapped = open_session(_with_outputs(model, self._taps))
 
     def run(self, images: ImageBatch) -> dict[str, Tensor]:
-        """Run the file as it stands; outputs by name."""
+        """Run the file as it is; outputs by name."""
         return self._run(self._session, images, self._settings.output_names)
 
     def inspect(self, images: ImageBatch) -> ExportedOutput:
-        """Run it with its inner values laid open."""
+        """Run it and return its intermediate values."""
         values = self._run(self._tapped, images, self._taps)
         logits, boxes, *cells = values.values()
         return ExportedOutput(logits, boxes, cells[0].long() if cells else None)
@@ -100,7 +100,7 @@ def open_session(
 
     Args:
         model: A file or its content.
-        threads: Threads of an operator; as many as PyTorch uses by default.
+        threads: Threads of an operator; by default, as many as PyTorch uses.
         provider: What runs the operators.
     """
     options = onnxruntime.SessionOptions()
@@ -113,10 +113,10 @@ def open_session(
 
 
 def _simplify(model: onnx_ir.Model) -> None:
-    """Fold constants, and drop what is double or unused.
+    """Fold constants, and drop duplicate and unused nodes.
 
     The exporter's own optimisation also tries rewriting rules, some of them on every pair of
-    nodes: minutes for a large model, for fusions that runtimes do by themselves.
+    nodes: this takes minutes for a large model, for fusions that runtimes do themselves.
     """
     for _ in range(2):
         onnxscript.optimizer.fold_constants(model)
@@ -139,7 +139,7 @@ def _name_dimensions(graph: onnx_ir.Graph) -> None:
 def _describe_outputs(
     graph: onnx_ir.Graph, program: ExportedProgram, settings: ExportSettings
 ) -> None:
-    """State type and shape of the outputs, which simplification may lose."""
+    """Declare type and shape of the outputs, which simplification may lose."""
     nodes = cast(Sequence[fx.Node], program.graph.output_node().args[0])
     for name, output, node in zip(settings.output_names, graph.outputs, nodes, strict=True):
         value: Tensor = node.meta["val"]
@@ -150,7 +150,7 @@ def _describe_outputs(
 
 
 def _tap(graph: GraphProto, *, raw: bool) -> list[str]:
-    """Names of the values that are logits, boxes and, of a two-stage model, chosen cells."""
+    """Name the values that are logits, boxes and, of a two-stage model, chosen cells."""
     producers = {output: node for node in graph.node for output in node.output}
     outputs = {value.name: value.name for value in graph.output}
     if not raw:

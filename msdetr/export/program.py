@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -12,14 +13,12 @@ from msdetr.export.folding import fold_batch_norms
 from msdetr.export.settings import BACKEND_OF_OP, ExportSettings
 from msdetr.model import (
     BoxHead,
-    ClassHead,
     DecoderLayer,
     DetectionModel,
     LearnedQueries,
     TwoStageQueries,
 )
 from msdetr.model.detections import select_detections
-from msdetr.model.heads import refine
 from msdetr.model.memory import Memory
 from msdetr.model.queries import QueryGroup
 
@@ -37,13 +36,9 @@ class DetectionProgram(nn.Module):
 
     def __init__(self, model: DetectionModel, *, detections: int | None) -> None:
         super().__init__()
-        decoder = model.decoder
         self.backbone, self.neck, self.encoder = model.backbone, model.neck, model.encoder
         self.query_source = model.query_source
-        self.layers = decoder.layers
-        self.box_heads = decoder.box_heads
-        self.class_head = cast(ClassHead, decoder.class_heads[-1])
-        self.iterative_refinement = decoder.iterative_refinement
+        self.decoder = model.decoder
         self.detections = detections
 
     def forward(self, pixels: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -62,7 +57,7 @@ class DetectionProgram(nn.Module):
             padding_mask = torch.zeros_like(pixels[:, 0], dtype=torch.bool)
         maps = self.backbone(pixels.to(self._dtype))
         memory = self.encoder(self.neck(maps, padding_mask))
-        logits, boxes = self._decode(self.query_source(memory).groups[0], memory)
+        logits, boxes = self._decode(self.query_source(memory), memory)
         if self.detections is None:
             return logits, boxes
         found = select_detections(logits, boxes, _unpadded_hw(padding_mask), self.detections)
@@ -73,16 +68,13 @@ class DetectionProgram(nn.Module):
         return self.encoder.level_embed.dtype
 
     def _decode(self, queries: QueryGroup, memory: Memory) -> tuple[Tensor, Tensor]:
-        content, position = queries.content.to(self._dtype), queries.position.to(self._dtype)
-        boxes = references = queries.references
-        for index, layer in enumerate(self.layers):
-            output = layer(content, position, memory.references_per_level(references), memory)
-            content = output.content
-            head = self.box_heads[index if self.iterative_refinement else 0]
-            boxes = refine(head(content), references)
-            if self.iterative_refinement:
-                references = boxes
-        return self.class_head(content), boxes
+        cast_queries = replace(
+            queries,
+            content=queries.content.to(self._dtype),
+            position=queries.position.to(self._dtype),
+        )
+        *_, last = self.decoder.iterate([cast_queries], memory)
+        return self.decoder.classify(last), last.boxes
 
 
 def build_program(
@@ -106,6 +98,9 @@ def build_program(
 
 
 def _drop_training_weights(model: DetectionModel) -> None:
+    model.training_groups = None
+    model.decoder.class_heads = nn.ModuleList([model.decoder.class_heads[-1]])
+    model.decoder.one_to_many_class_heads = None
     for layer in model.decoder.layers:
         cast(DecoderLayer, layer).extra_ffn = None
     source = model.query_source

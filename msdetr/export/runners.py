@@ -1,4 +1,4 @@
-"""What verification asks of an exported file, whatever its format."""
+"""What verification needs of an exported file, whatever its format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ExportedOutput:
     Attributes:
         logits: [B, Q, K] float32.
         boxes_cxcywh: [B, Q, 4] float32 in 0..1 of the unpadded image.
-        cells: [B, Q] int64, the cell that each query stems from; None for learned queries.
+        cells: [B, Q] int64, the cell that each query comes from; None for learned queries.
     """
 
     logits: Tensor
@@ -29,9 +29,9 @@ class Runner(Protocol):
     """A file loaded from disk, ready to be run on the CPU."""
 
     def run(self, images: ImageBatch) -> dict[str, Tensor]:
-        """Run the file as it stands; outputs by name."""
+        """Run the file as it is; outputs by name."""
         ...
 
     def inspect(self, images: ImageBatch) -> ExportedOutput:
-        """Run it with its inner values laid open."""
+        """Run it and return its intermediate values."""
         ...

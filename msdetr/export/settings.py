@@ -1,4 +1,4 @@
-"""What an exported file is to be like."""
+"""Settings of an exported file."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class ExportSettings:
         return ("pixels", "padding_mask") if self.static_hw is None else ("pixels",)
 
     @property
-    def least_side(self) -> int:
-        """Least height and width of inputs in pixels; smaller images need padding."""
+    def min_side(self) -> int:
+        """Minimum height and width of inputs in pixels; smaller images need padding."""
         any_size = self.static_hw is None
         return _LEAST_SIDE_OF_PROGRAMS_PX if any_size and self.format == "torch-export" else 1
 

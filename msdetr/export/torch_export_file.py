@@ -61,13 +61,13 @@ class ProgramRunner:
         self._taps = _tap(self._module.graph, raw=settings.raw)
 
     def run(self, images: ImageBatch) -> dict[str, Tensor]:
-        """Run the file as it stands; outputs by name."""
+        """Run the file as it is; outputs by name."""
         with torch.inference_mode():
             values = self._module(*self._inputs(images))
         return dict(zip(self._settings.output_names, values, strict=True))
 
     def inspect(self, images: ImageBatch) -> ExportedOutput:
-        """Run it with its inner values laid open."""
+        """Run it and return its intermediate values."""
         with torch.inference_mode():
             recorder = _Recorder(self._module, self._taps)
             recorder.run(*self._inputs(images))
@@ -92,7 +92,7 @@ class _Recorder(fx.Interpreter):
 
 
 def _tap(graph: fx.Graph, *, raw: bool) -> list[fx.Node]:
-    """Nodes whose values are logits, boxes and, of a two-stage model, chosen cells."""
+    """Find the nodes whose values are logits, boxes and, of a two-stage model, chosen cells."""
     outputs = cast(Sequence[fx.Node], graph.output_node().args[0])
     logits, boxes = outputs[0], outputs[-1]
     if not raw:

@@ -37,7 +37,7 @@ def trace(
 
 
 def example_inputs(settings: ExportSettings, example_hw: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Inputs of the right form: pixels, and a padding mask where the file has one."""
+    """Make inputs of the right form: pixels, and a padding mask where the file has one."""
     if settings.static_hw is not None:
         return (torch.zeros(settings.batch, 3, *settings.static_hw),)
     padding_mask = torch.zeros(2, *example_hw, dtype=torch.bool)

@@ -189,14 +189,9 @@ def _run_model(
 
 def _decode(model: DetectionModel, memory: Memory, cells: Tensor | None) -> ExportedOutput:
     source = model.query_source
-    if isinstance(source, TwoStageQueries):
-        selection = source(memory, cells)
-        if cells is None:
-            cells = source.best_cells(selection.proposals)
-    else:
-        selection = source(memory)
-    predictions = model.decoder(selection.groups, memory).one_to_one
-    return ExportedOutput(predictions.logits[-1], predictions.boxes_cxcywh[-1], cells)
+    queries = source(memory, cells) if isinstance(source, TwoStageQueries) else source(memory)
+    *_, last = model.decoder.iterate([queries], memory)
+    return ExportedOutput(model.decoder.classify(last), last.boxes, queries.cells)
 
 
 def _count_shared(free: ExportedOutput, exported: ExportedOutput, rows: slice) -> int:

@@ -75,7 +75,7 @@ class Recorder:
             targets.counts[index : index + 1],
             targets.image_ids[index : index + 1],
         )
-        terms = self._criterion(single, alone, normalizer=1.0, u=u[:, None])
+        terms = self._criterion(single, alone, num_targets=1.0, u=u[:, None])
         one_to_one, one_to_many = (_queries(rows, alone, u) for rows in self._assignments.last)
         cost = self.hungarian.cost(single.one_to_one, alone)[:, 0, :num_targets]
         assert single.one_to_many is not None
@@ -95,8 +95,8 @@ class _Listening:
 
     last: list[Assignment] = field(default_factory=list)
 
-    def __call__(self, requests: Sequence[SupervisionBranch], u: Tensor) -> list[Assignment]:
-        self.last = assign_together(requests, u)
+    def __call__(self, requests: Sequence[SupervisionBranch]) -> list[Assignment]:
+        self.last = assign_together(requests)
         return self.last
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msdetr.inspection.rematch import ImageMatching
-from msdetr.inspection.trace import SIZE_BINS, MatchTrace, TracedImage, TraceInfo
+from msdetr.inspection.trace import SIZE_BINS, TracedImage, TraceInfo
 
 
 @dataclass(frozen=True)
@@ -177,23 +177,6 @@ class SummaryBuilder:
         weights = np.array(self._info.loss_weights[branch])
         sums = [values[f"{branch}_{i}"].astype(np.float64).sum() for i in range(3)]
         return float((weights * sums).sum() / max(1, len(self._size_bins)))
-
-
-def summarize(
-    trace: MatchTrace, matchings: Iterable[ImageMatching], layers: Sequence[int] | None = None
-) -> MatchingSummary:
-    """Describe the assignments of a trace.
-
-    Args:
-        trace: With at least one image.
-        matchings: Of its images, in their order.
-        layers: Decoder layers; all by default.
-    """
-    chosen = range(trace.info.num_layers) if layers is None else layers
-    builder = SummaryBuilder(trace.info, chosen)
-    for image, matching in zip(trace.images, matchings, strict=True):
-        builder.add(image, matching)
-    return builder.build()
 
 
 def _per_image(image: TracedImage, matching: ImageMatching) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from msdetr.errors import TraceError
-from msdetr.files import SUMS_FILE, digest_file, list_sums, refuse_unlisted, require_version
+from msdetr.files import digest_file, refuse_unlisted, replace_with_sums, require_version
 
 DOCUMENT = "trace.json"
 TENSORS = "trace.safetensors"
@@ -22,7 +21,7 @@ TENSORS = "trace.safetensors"
 def write_files(
     directory: Path, document: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Write a trace aside, then give it its name, so that none is ever seen half written.
+    """Write a trace as a whole, so that none is ever seen half written.
 
     Args:
         directory: The trace; an older one there is replaced.
@@ -34,18 +33,10 @@ def write_files(
     """
     if directory.exists() and not (directory / DOCUMENT).is_file():
         raise TraceError(str(directory), "exists and is not a match trace; give another place")
-    aside = directory.with_name(directory.name + ".new")
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
         text = json.dumps(document, indent=1, allow_nan=False) + "\n"
-        files = {DOCUMENT: text.encode(), TENSORS: save(dict(tensors))}
-        for name, content in {**files, SUMS_FILE: list_sums(files)}.items():
-            (aside / name).write_bytes(content)
-        shutil.rmtree(directory, ignore_errors=True)
-        aside.rename(directory)
+        replace_with_sums(directory, {DOCUMENT: text.encode(), TENSORS: save(dict(tensors))})
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
         raise TraceError(str(directory), f"the trace cannot be written: {error}") from error
 
 

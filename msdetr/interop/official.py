@@ -1,7 +1,7 @@
 """Names in the published MS-DETR and Deformable-DETR checkpoints.
 
-A published state dict holds some tensors under several names: the heads also stand inside the
-decoder, heads that layers share stand once per layer. Each of our tensors thus has one or more
+A published state dict holds some tensors under several names: the heads also appear inside the
+decoder, and heads that layers share appear once per layer. Each of our tensors thus has one or more
 published names (its aliases).
 """
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from msdetr.errors import CheckpointError, Problem
+from msdetr.interop.query_rows import join_rows, split_rows
 
 # Our name -> first published name; the first pattern that matches the whole name counts.
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -48,12 +49,23 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"query_source\.query_norm\.(.+)", r"transformer.pos_trans_norm.\1"),
         (r"query_source\.(?:content|embedding)\.(.+)", r"query_embed.\1"),
         (r"query_source\.reference_points\.(.+)", r"transformer.reference_points.\1"),
+        (r"training_groups\.hybrid\.content\.(.+)", r"query_embed.\1"),
+        (r"training_groups\.independent\.content\.\d+\.(.+)", r"query_embed.\1"),
+        (r"training_groups\.denoising\.labels\.(.+)", r"label_enc.\1"),
     )
 )
 _HEAD = re.compile(
     r"(?:decoder\.(?P<kind>class|box|one_to_many_class)_heads\.(?P<layer>\d+)"
     r"|query_source\.(?P<proposal>class|box)_head)\.(?P<rest>.+)"
 )
+_STAGE = re.compile(r"training_groups\.independent\.stages\.(\d+)\.(\w+)\.(.+)")
+# No published model has several groups with proposal stages: these names are ours.
+_STAGE_PARTS = {
+    "memory_proj": "enc_output",
+    "memory_norm": "enc_output_norm",
+    "class_head": "class_embed",
+    "box_head": "bbox_embed",
+}
 _STEMS = {"class": "class_embed", "box": "bbox_embed", "one_to_many_class": "class_embed_o2m"}
 
 
@@ -91,18 +103,21 @@ def published_names(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename our state dict, with every alias that the published models have."""
+    state = join_rows(state)
     names = published_names(state)
     return {alias: state[name] for name, aliases in names.items() for alias in aliases}
 
 
-def translate(published: Mapping[str, Tensor], names: Iterable[str], source: str) -> Translation:
+def translate(
+    published: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str
+) -> Translation:
     """Rename those tensors of a published state dict that a model knows.
 
     Shapes are not compared, and tensors may be missing: for taking over part of a model.
 
     Args:
         published: State dict under published names.
-        names: All names of our model's state dict.
+        expected: Our model's state dict.
         source: The file, for error messages.
 
     Raises:
@@ -110,7 +125,8 @@ def translate(published: Mapping[str, Tensor], names: Iterable[str], source: str
     """
     state: dict[str, Tensor] = {}
     problems: list[Problem] = []
-    aliases_of = published_names(names)
+    joined = join_rows(expected)
+    aliases_of = published_names(joined)
     for name, aliases in aliases_of.items():
         present = [alias for alias in aliases if alias in published]
         if not present:
@@ -124,7 +140,8 @@ def translate(published: Mapping[str, Tensor], names: Iterable[str], source: str
     if problems:
         raise CheckpointError(source, problems)
     wanted = {alias for aliases in aliases_of.values() for alias in aliases}
-    return Translation(state, tuple(name for name in published if name not in wanted))
+    unknown = tuple(name for name in published if name not in wanted)
+    return Translation(split_rows(state, expected), unknown)
 
 
 def from_published(
@@ -172,6 +189,7 @@ def find_mismatches(
         One problem per published name that is unexpected, missing under all its aliases, or of
         another shape; empty if the file fits.
     """
+    expected = join_rows(expected)
     aliases_of = published_names(expected)
     wanted = {alias for aliases in aliases_of.values() for alias in aliases}
     problems = [
@@ -230,6 +248,9 @@ class _Structure:
         head = _HEAD.fullmatch(name)
         if head is not None:
             return tuple(f"{stem}.{head['rest']}" for stem in self._head_aliases(head))
+        stage = _STAGE.fullmatch(name)
+        if stage is not None:
+            return (f"groups.{int(stage[1]) + 1}.{_STAGE_PARTS[stage[2]]}.{stage[3]}",)
         for pattern, replacement in _RULES:
             if pattern.fullmatch(name):
                 return (pattern.sub(replacement, name),)

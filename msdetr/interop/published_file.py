@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from msdetr.errors import CheckpointError, MsdetrError, VerificationError
-from msdetr.files import digest_file
+from msdetr.files import digest_file, replacing_file
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def read_published_file(path: Path) -> PublishedFile:
 
     Args:
         path: A pickled dict with the state dict under ``model`` (``args``, ``optimizer`` and
-            others may stand beside it), or a bare state dict.
+            others may accompany it), or a bare state dict.
 
     Raises:
         CheckpointError: No such file, damaged, with code in it, or not a state dict.
@@ -62,15 +61,12 @@ def write_published_file(path: Path, state: Mapping[str, Tensor]) -> None:
         MsdetrError: The file cannot be written.
         VerificationError: It does not hold what was written.
     """
-    aside = path.with_name(path.name + ".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"model": dict(state)}, aside)
-        _check(aside, state)
-        aside.replace(path)
+        with replacing_file(path) as aside:
+            torch.save({"model": dict(state)}, aside)
+            _check(aside, state)
     except (OSError, RuntimeError) as error:
-        with suppress(OSError):
-            aside.unlink()
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise MsdetrError(f"{path}: cannot be written: {reason}") from error
 

@@ -33,27 +33,28 @@ class Criterion:
         self.gamma = gamma
 
     def __call__(
-        self, output: ModelOutput, targets: Targets, *, normalizer: float | Tensor, u: Tensor
+        self, output: ModelOutput, targets: Targets, *, num_targets: float | Tensor, u: Tensor
     ) -> list[LossTerm]:
         """Match and compute the losses, in float32 whatever the precision of the output.
 
         Args:
             output: Predictions of B images.
             targets: Of the same images.
-            normalizer: N of the method, at least 1: the number of targets of the whole
-                optimizer step.
-            u: [N, B, Q] float, uniform in [0, 1): the randomness of the assignment.
+            num_targets: Targets of the whole optimizer step, which the normalizers of the
+                branches are made of.
+            u: [N, B, Q] float, uniform in [0, 1): the randomness of the assignments, as for
+                :meth:`Supervision.branches`.
 
         Returns:
             Terms "class", "box", "giou" of every decoder layer and branch.
         """
         with torch.autocast(output.one_to_one.logits.device.type, enabled=False):
-            branches = self.supervision.branches(output, targets)
-            assignments = self.supervision.assign(branches, u)
+            branches = self.supervision.branches(output, targets, u)
+            assignments = self.supervision.assign(branches)
             return [
                 term
                 for branch, assignment in zip(branches, assignments, strict=True)
-                for term in self._terms(branch, assignment, normalizer)
+                for term in self._terms(branch, assignment, branch.normalizer.of(num_targets))
             ]
 
     def _terms(
@@ -79,6 +80,9 @@ class Criterion:
         positive = logits[rows.layer, rows.image, rows.query, label]
         excess = positive_focal_excess(positive, self.alpha, self.gamma)
         decides = _decides_class(rows, logits)
+        if branch.counted is not None:
+            # Neither loss nor gradient: the probability is 0.
+            logits = logits.masked_fill(~branch.counted[:, :, None], -torch.inf)
         background = background_focal_loss(logits, self.alpha, self.gamma)
         return background + sum_per_layer(excess, rows.layer, decides, logits.shape[0])
 

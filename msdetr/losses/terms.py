@@ -12,7 +12,7 @@ from msdetr.boxes import cxcywh_to_xyxy, iou_and_giou
 
 
 class _BackgroundFocal(torch.autograd.Function):
-    """Sums per layer what [N, ...] logits cost as negatives.
+    """Focal loss of negative logits [N, ...], summed per layer.
 
     Keeping only the logits for the backward, and writing into few buffers, is what makes it
     several times faster and smaller than the composed operations.
@@ -38,7 +38,7 @@ class _BackgroundFocal(torch.autograd.Function):
 
 
 def background_focal_loss(logits: Tensor, alpha: float, gamma: float) -> Tensor:
-    """Focal loss of logits that are all negatives.
+    """Compute the focal loss of logits that are all negatives.
 
     Args:
         logits: [N, ...] float.
@@ -55,7 +55,7 @@ def background_focal_loss(logits: Tensor, alpha: float, gamma: float) -> Tensor:
 
 
 def positive_focal_excess(logits: Tensor, alpha: float, gamma: float) -> Tensor:
-    """How much more focal loss logits have as positives than as negatives.
+    """Compute by how much the focal loss of logits as positives exceeds that as negatives.
 
     Args:
         logits: [...] float.
@@ -74,12 +74,12 @@ def positive_focal_excess(logits: Tensor, alpha: float, gamma: float) -> Tensor:
 
 
 def l1_loss(boxes: Tensor, target_boxes: Tensor) -> Tensor:
-    """L1 distances of [R, 4] boxes (cx, cy, w, h), summed over coordinates, as [R]."""
+    """Return the L1 distances of [R, 4] boxes (cx, cy, w, h), summed over coordinates, as [R]."""
     return (boxes - target_boxes).abs().sum(dim=-1)
 
 
 def giou_loss(boxes: Tensor, target_boxes: Tensor) -> Tensor:
-    """One less the generalised IoU of [R, 4] boxes (cx, cy, w, h), as [R] in 0..2."""
+    """Return 1 - generalised IoU of [R, 4] boxes (cx, cy, w, h), as [R] in 0..2."""
     return 1 - iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes))[1]
 
 

@@ -14,6 +14,12 @@ from msdetr.model.neck import Neck
 from msdetr.model.parameter_groups import parameter_group
 from msdetr.model.pretrained import load_backbone_weights
 from msdetr.model.queries import LearnedQueries, TwoStageQueries
+from msdetr.model.training_groups import (
+    DenoisingQueries,
+    HybridQueries,
+    IndependentGroups,
+    TrainingGroups,
+)
 
 __all__ = [
     "Backbone",
@@ -21,14 +27,18 @@ __all__ = [
     "ClassHead",
     "Decoder",
     "DecoderLayer",
+    "DenoisingQueries",
     "DetectionModel",
     "Encoder",
     "EncoderLayer",
+    "HybridQueries",
+    "IndependentGroups",
     "LayerOrder",
     "LayerSizes",
     "LearnedQueries",
     "Neck",
     "OneToManySource",
+    "TrainingGroups",
     "TwoStageQueries",
     "load_backbone_weights",
     "parameter_group",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,17 +13,36 @@ from torch import Tensor, nn
 from msdetr.model.decoder_layer import DecoderLayer, OneToManySource
 from msdetr.model.heads import BoxHead, ClassHead, refine
 from msdetr.model.memory import Memory
-from msdetr.model.queries import QueryGroup
+from msdetr.model.queries import QueryGroup, blocks_of, concatenate
 from msdetr.structures import Predictions
 
 
 @dataclass(frozen=True)
-class DecoderOutput:
-    """Predictions of all layers.
+class DecodedLayer:
+    """What the queries have become after a decoder layer.
 
     Attributes:
-        one_to_one: Predictions for all queries, in the order of their groups.
-        one_to_many: Likewise from the one-to-many branch, or None where it did not run.
+        index: Of the layer, from 0.
+        content: [B, Q, C] output of the layer.
+        boxes: [B, Q, 4] boxes that the layer predicts, in 0..1.
+        base: [B, Q, 2 or 4] what these were refined from.
+        one_to_many: [B, Q', C] one-to-many features of the first Q' queries, or None.
+    """
+
+    index: int
+    content: Tensor
+    boxes: Tensor
+    base: Tensor
+    one_to_many: Tensor | None
+
+
+@dataclass(frozen=True)
+class DecodedGroup:
+    """Predictions of all layers for the queries of one group.
+
+    Attributes:
+        one_to_one: By the heads of the layers.
+        one_to_many: From the one-to-many branch, or None where it did not run.
     """
 
     one_to_one: Predictions
@@ -72,57 +91,85 @@ class Decoder(nn.Module):
         self.one_to_many_class_heads = _copies(class_head, num_heads) if own_heads else None
 
     def forward(
-        self,
-        groups: Sequence[QueryGroup],
-        memory: Memory,
-        *,
-        attention_mask: Tensor | None = None,
-        with_one_to_many: bool = False,
-    ) -> DecoderOutput:
+        self, groups: Sequence[QueryGroup], memory: Memory, *, with_one_to_many: bool = False
+    ) -> tuple[DecodedGroup, ...]:
         """Decode the queries of all groups at once.
+
+        Args:
+            groups: One or several groups, together Q queries; those that one-to-many
+                supervision is for come first.
+            memory: What the queries look at.
+            with_one_to_many: Run the one-to-many branch, if the layers have one.
+
+        Returns:
+            Predictions per group, in the same order.
+        """
+        num_many = sum(g.num_queries for g in groups if g.one_to_many) if with_one_to_many else 0
+        one_to_one, one_to_many = _PredictionLists([], []), _PredictionLists([], [])
+        for layer in self.iterate(groups, memory, num_one_to_many=num_many):
+            one_to_one.append(self.classify(layer), layer.boxes)
+            if layer.one_to_many is not None:
+                one_to_many.append(*self._branch(layer, layer.one_to_many))
+        return _divide(
+            groups, one_to_one.stack(), one_to_many.stack() if one_to_many.logits else None
+        )
+
+    def iterate(
+        self, groups: Sequence[QueryGroup], memory: Memory, *, num_one_to_many: int = 0
+    ) -> Iterator[DecodedLayer]:
+        """Update the queries layer by layer; training, exports and their check share this.
 
         Args:
             groups: One or several groups, together Q queries.
             memory: What the queries look at.
-            attention_mask: [Q, Q] bool, True where the row's query may look at the column's.
-            with_one_to_many: Run the one-to-many branch, if the layers have one.
+            num_one_to_many: Queries, the first ones, whose one-to-many features are computed.
+
+        Yields:
+            The layers' outputs in order. Classes are predicted by ``classify``, where wanted.
         """
-        queries = _concatenate(groups)
+        queries = concatenate(groups)
+        blocks = blocks_of(groups)
         content, references = queries.content, queries.references
         # The boxes that predictions start from; they differ from the references, which only
         # attention uses, in what gradients pass.
         base = references
-        one_to_one, one_to_many = _PredictionLists([], []), _PredictionLists([], [])
         for index, layer in enumerate(self.layers):
             output = layer(
                 content,
                 queries.position,
                 memory.references_per_level(references),
                 memory,
-                attention_mask=attention_mask,
-                with_one_to_many=with_one_to_many,
+                blocks=blocks,
+                num_one_to_many=num_one_to_many,
             )
             content = output.content
             delta = _pick(self.box_heads, index)(content)
             boxes = refine(delta, base)
-            one_to_one.append(_pick(self.class_heads, index)(content), boxes)
-            if output.one_to_many is not None:
-                one_to_many.append(*self._branch(index, output.one_to_many, base, boxes))
+            yield DecodedLayer(index, content, boxes, base, output.one_to_many)
             if self.iterative_refinement:
-                base = refine(delta, references) if self.look_forward_twice else boxes.detach()
+                base = self._next_base(delta, references, boxes)
                 references = boxes.detach()
-        return DecoderOutput(
-            one_to_one.stack(), one_to_many.stack() if one_to_many.logits else None
-        )
 
-    def _branch(
-        self, index: int, features: Tensor, base: Tensor, boxes: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def classify(self, layer: DecodedLayer) -> Tensor:
+        """Return the [B, Q, K] class logits of a layer."""
+        logits: Tensor = _pick(self.class_heads, layer.index)(layer.content)
+        return logits
+
+    def _next_base(self, delta: Tensor, references: Tensor, boxes: Tensor) -> Tensor:
+        # The same values, and without gradients there is nothing else to tell apart.
+        if self.look_forward_twice and torch.is_grad_enabled():
+            return refine(delta, references)
+        return boxes.detach()
+
+    def _branch(self, layer: DecodedLayer, features: Tensor) -> tuple[Tensor, Tensor]:
+        num_queries = features.shape[1]
         if self.one_to_many_class_heads is not None:
             # The features are the layer's output and the box head is shared: same boxes.
-            return _pick(self.one_to_many_class_heads, index)(features), boxes
-        delta = _pick(self.box_heads, index)(features)
-        return _pick(self.class_heads, index)(features), refine(delta, base)
+            heads = self.one_to_many_class_heads
+            return _pick(heads, layer.index)(features), layer.boxes[:, :num_queries]
+        delta = _pick(self.box_heads, layer.index)(features)
+        logits: Tensor = _pick(self.class_heads, layer.index)(features)
+        return logits, refine(delta, layer.base[:, :num_queries])
 
 
 @dataclass(frozen=True)
@@ -146,11 +193,21 @@ def _pick(heads: nn.ModuleList, layer: int) -> nn.Module:
     return heads[layer] if len(heads) > 1 else heads[0]
 
 
-def _concatenate(groups: Sequence[QueryGroup]) -> QueryGroup:
+def _divide(
+    groups: Sequence[QueryGroup], one_to_one: Predictions, one_to_many: Predictions | None
+) -> tuple[DecodedGroup, ...]:
     if len(groups) == 1:
-        return groups[0]
-    return QueryGroup(
-        content=torch.cat([group.content for group in groups], dim=1),
-        position=torch.cat([group.position for group in groups], dim=1),
-        references=torch.cat([group.references for group in groups], dim=1),
-    )
+        return (DecodedGroup(one_to_one, one_to_many),)
+    decoded, first = [], 0
+    for group in groups:
+        queries = slice(first, first + group.num_queries)
+        own = None if one_to_many is None or not group.one_to_many else one_to_many
+        decoded.append(
+            DecodedGroup(_slice(one_to_one, queries), None if own is None else _slice(own, queries))
+        )
+        first += group.num_queries
+    return tuple(decoded)
+
+
+def _slice(predictions: Predictions, queries: slice) -> Predictions:
+    return Predictions(predictions.logits[:, :, queries], predictions.boxes_cxcywh[:, :, queries])

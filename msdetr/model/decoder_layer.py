@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from msdetr.model.deformable_attention import DeformableAttention
 from msdetr.model.layers import FeedForward, LayerSizes, SelfAttention
 from msdetr.model.memory import Memory
+from msdetr.model.query_blocks import QueryBlocks
 
 
 class LayerOrder(Enum):
@@ -33,7 +34,8 @@ class LayerOutput:
 
     Attributes:
         content: [B, Q, C], for the one-to-one predictions and the next layer.
-        one_to_many: [B, Q, C] features of the one-to-many predictions, or None.
+        one_to_many: [B, Q', C] features of the one-to-many predictions of the first Q' queries,
+            or None.
     """
 
     content: Tensor
@@ -81,8 +83,8 @@ class DecoderLayer(nn.Module):
         references: Tensor,
         memory: Memory,
         *,
-        attention_mask: Tensor | None = None,
-        with_one_to_many: bool = False,
+        blocks: QueryBlocks | None = None,
+        num_one_to_many: int = 0,
     ) -> LayerOutput:
         """Update the queries.
 
@@ -91,17 +93,23 @@ class DecoderLayer(nn.Module):
             position: [B, Q, C].
             references: [B, Q, L, 2 or 4], relative to the padded maps.
             memory: What the queries look at.
-            attention_mask: [Q, Q] bool, True where the row's query may look at the column's.
-            with_one_to_many: Also compute the one-to-many features, if the layer has any.
+            blocks: Which queries see which; None lets all see all.
+            num_one_to_many: Queries, the first ones, whose one-to-many features are computed
+                too, if the layer has any.
         """
         if self.order is LayerOrder.CROSS_ATTENTION_FIRST:
             first = self._attend_memory(content, position, references, memory)
-            second = self._attend_queries(first, position, attention_mask)
+            second = self._attend_queries(first, position, blocks)
         else:
-            first = self._attend_queries(content, position, attention_mask)
+            first = self._attend_queries(content, position, blocks)
             second = self._attend_memory(first, position, references, memory)
         output = self.ffn(second)
-        return LayerOutput(output, self._branch(first, output) if with_one_to_many else None)
+        if num_one_to_many == 0:
+            return LayerOutput(output, None)
+        if num_one_to_many < content.shape[1]:
+            first, many = first[:, :num_one_to_many], output[:, :num_one_to_many]
+            return LayerOutput(output, self._branch(first, many))
+        return LayerOutput(output, self._branch(first, output))
 
     def _attend_memory(
         self, content: Tensor, position: Tensor, references: Tensor, memory: Memory
@@ -111,9 +119,9 @@ class DecoderLayer(nn.Module):
         return output
 
     def _attend_queries(
-        self, content: Tensor, position: Tensor, attention_mask: Tensor | None
+        self, content: Tensor, position: Tensor, blocks: QueryBlocks | None
     ) -> Tensor:
-        attended = self.self_attention(content, position, attention_mask)
+        attended = self.self_attention(content, position, blocks)
         output: Tensor = self.self_attention_norm(content + self.dropout(attended))
         return output
 

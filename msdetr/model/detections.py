@@ -36,7 +36,7 @@ def select_detections(
 
 
 def suppress_duplicates(detections: Detections, iou_threshold: float) -> Detections:
-    """Class-wise non-maximum suppression; off in the published models.
+    """Suppress overlapping detections of one class; off in the published models.
 
     Args:
         detections: Detections of B images.

@@ -5,12 +5,19 @@ from __future__ import annotations
 from torch import nn
 
 from msdetr.model.backbone import Backbone
-from msdetr.model.decoder import Decoder, DecoderOutput
+from msdetr.model.decoder import DecodedGroup, Decoder
 from msdetr.model.deformable_attention import DeformableAttention
 from msdetr.model.encoder import Encoder
 from msdetr.model.neck import Neck
-from msdetr.model.queries import LearnedQueries, QuerySelection, TwoStageQueries
-from msdetr.structures import FeatureLevels, ImageBatch, ModelOutput
+from msdetr.model.queries import LearnedQueries, QueryGroup, TwoStageQueries
+from msdetr.model.training_groups import TrainingGroups
+from msdetr.structures import (
+    FeatureLevels,
+    GroupOutput,
+    ImageBatch,
+    ModelOutput,
+    NoisedTargets,
+)
 
 
 class DetectionModel(nn.Module):
@@ -22,6 +29,7 @@ class DetectionModel(nn.Module):
         encoder: Feature levels to memory.
         query_source: Memory to queries.
         decoder: Queries and memory to predictions.
+        training_groups: Query groups that only training has; None if there are none.
 
     Source: Zhao et al., MS-DETR, CVPR 2024.
     """
@@ -34,6 +42,7 @@ class DetectionModel(nn.Module):
         encoder: Encoder,
         query_source: LearnedQueries | TwoStageQueries,
         decoder: Decoder,
+        training_groups: TrainingGroups | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -41,6 +50,7 @@ class DetectionModel(nn.Module):
         self.encoder = encoder
         self.query_source = query_source
         self.decoder = decoder
+        self.training_groups = training_groups
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -53,28 +63,54 @@ class DetectionModel(nn.Module):
             if isinstance(module, DeformableAttention):
                 module.backend = backend
 
-    def forward(self, images: ImageBatch, *, with_one_to_many: bool | None = None) -> ModelOutput:
+    def forward(
+        self,
+        images: ImageBatch,
+        *,
+        with_one_to_many: bool | None = None,
+        with_extra_groups: bool | None = None,
+        noised: NoisedTargets | None = None,
+    ) -> ModelOutput:
         """Predict classes and boxes.
 
         Args:
             images: Padded images.
             with_one_to_many: Run the one-to-many branch; None runs it in training mode only. A
                 model without such a branch yields None for it even when asked.
+            with_extra_groups: Run the query groups beside the primary one; None runs them in
+                training mode only.
+            noised: What denoising queries are made of; without it there are none.
         """
         maps = self.backbone(images.pixels)
         levels = self.neck(maps, images.padding_mask)
-        return self.forward_features(levels, with_one_to_many=with_one_to_many)
+        return self.forward_features(
+            levels,
+            with_one_to_many=with_one_to_many,
+            with_extra_groups=with_extra_groups,
+            noised=noised,
+        )
 
     def forward_features(
-        self, levels: FeatureLevels, *, with_one_to_many: bool | None = None
+        self,
+        levels: FeatureLevels,
+        *,
+        with_one_to_many: bool | None = None,
+        with_extra_groups: bool | None = None,
+        noised: NoisedTargets | None = None,
     ) -> ModelOutput:
         """Predict from the neck's levels; arguments as for ``forward``."""
         memory = self.encoder(levels)
-        selection: QuerySelection = self.query_source(memory)
-        decoded: DecoderOutput = self.decoder(
-            selection.groups,
+        groups: tuple[QueryGroup, ...] = (self.query_source(memory),)
+        wanted = self.training if with_extra_groups is None else with_extra_groups
+        if self.training_groups is not None and wanted:
+            groups += self.training_groups(self.query_source, memory, groups[0], noised)
+        decoded: tuple[DecodedGroup, ...] = self.decoder(
+            groups,
             memory,
-            attention_mask=selection.attention_mask,
             with_one_to_many=self.training if with_one_to_many is None else with_one_to_many,
         )
-        return ModelOutput(decoded.one_to_one, decoded.one_to_many, selection.proposals)
+        primary, *extra = (
+            GroupOutput(group.name, d.one_to_one, d.one_to_many, group.proposals, group.noised)
+            for group, d in zip(groups, decoded, strict=True)
+        )
+        return ModelOutput(primary.one_to_one, primary.one_to_many, primary.proposals, tuple(extra))

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from msdetr.model.query_blocks import QueryBlocks
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSizes:
@@ -52,12 +54,12 @@ class FeedForward(nn.Module):
 
     @classmethod
     def of(cls, sizes: LayerSizes) -> FeedForward:
-        """The feed-forward network of a layer."""
+        """Make the feed-forward network of a layer."""
         return cls(width=sizes.width, hidden_width=sizes.ffn_width, dropout=sizes.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform [..., C] to [..., C]."""
-        # In place: the activations before it are the largest of the model, and nobody needs them.
+        # In place: the activations before it are the largest of the model and used nowhere else.
         hidden = self.dropout(functional.relu(self.linear1(x), inplace=True))
         output: Tensor = self.norm(x + self.dropout(self.linear2(hidden)))
         return output
@@ -84,15 +86,14 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(
-        self, content: Tensor, position: Tensor, attention_mask: Tensor | None = None
+        self, content: Tensor, position: Tensor, blocks: QueryBlocks | None = None
     ) -> Tensor:
         """Let queries exchange their content.
 
         Args:
             content: [B, Q, C].
             position: [B, Q, C].
-            attention_mask: [Q, Q] bool, True where the row's query may look at the column's;
-                None lets all look at all.
+            blocks: Which queries see which; None lets all see all.
 
         Returns:
             [B, Q, C].
@@ -101,14 +102,13 @@ class SelfAttention(nn.Module):
         split = 2 * width
         of_query, of_key, of_value = self.in_proj_bias.chunk(3)
         # A bias of the keys adds the same to all scores of a query, which the softmax ignores.
-        # Its gradient would be nothing but rounding, which AdamW makes as large as any.
+        # Its gradient would be mere rounding, which AdamW scales up to the size of any other.
         of_both = torch.cat([of_query, of_key.detach()])
         where = functional.linear(content + position, self.in_proj_weight[:split], of_both)
         what = functional.linear(content, self.in_proj_weight[split:], of_value)
         query, key = where.view(images, queries, 2, self.heads, -1).unbind(2)
         value = what.view(images, queries, self.heads, -1)
-        attended = functional.scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attention_mask
-        )
+        attend = functional.scaled_dot_product_attention if blocks is None else blocks.attend
+        attended = attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
         output: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return output

@@ -52,7 +52,7 @@ class Memory:
         return self.valid_sizes / self.level_sizes
 
     def cell_centres(self) -> Tensor:
-        """Centres of all cells, (x, y) relative to the unpadded image.
+        """Compute the centres of all cells, (x, y) relative to the unpadded image.
 
         Returns:
             [B, S, 2] float32; above 1 on padding.

@@ -63,7 +63,7 @@ class Neck(nn.Module):
         return FeatureLevels(tuple(levels), tuple(mask[:, 0] > 0.5 for mask in masks))
 
     def strides(self, backbone_strides: Sequence[int]) -> tuple[int, ...]:
-        """Strides of the L levels in pixels, given those of the backbone maps."""
+        """Return the strides of the L levels in pixels, given those of the backbone maps."""
         used = list(backbone_strides)[-self.num_maps :]
         extra = len(self.projections) - self.num_maps
         return (*used, *(used[-1] * 2 ** (index + 1) for index in range(extra)))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-ParameterGroup = Literal["backbone", "linear_projection", "base"]
+GroupName = Literal["backbone", "linear_projection", "base"]
 
 
-def parameter_group(name: str) -> ParameterGroup:
+def parameter_group(name: str) -> GroupName:
     """Name the optimizer group of a parameter of ``DetectionModel``.
 
     Args:

@@ -16,5 +16,5 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """Context without autocast on the device of ``x``, for layers that yield coordinates."""
+    """Switch autocast off on the device of ``x``, for layers that yield coordinates."""
     return without_autocast(x.device.type)

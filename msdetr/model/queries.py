@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,38 +14,70 @@ from msdetr.model.heads import BoxHead, ClassHead
 from msdetr.model.memory import Memory
 from msdetr.model.position import sine_box_embedding
 from msdetr.model.precision import at_least_float32, full_precision
-from msdetr.structures import Proposals
+from msdetr.model.query_blocks import QueryBlock, QueryBlocks
+from msdetr.structures import PRIMARY, NoisedTargets, Proposals
 
 
 @dataclass(frozen=True)
 class QueryGroup:
-    """Queries that enter the decoder together.
+    """Queries that share a rule of assignment and enter the decoder together.
 
     Attributes:
         content: [B, Q, C] float.
         position: [B, Q, C] float.
         references: [B, Q, 2] points or [B, Q, 4] boxes (cx, cy, w, h), float32 in 0..1.
+        name: As in ``GroupOutput``.
+        one_to_many: Whether one-to-many supervision is for this group, if the model has any.
+        block: Which queries see which; None if all of the group see each other and no others.
+        cells: [B, Q] int64, cells that the queries were made of; None where they were not.
+        proposals: Of the group's own proposal stage, or None where it has none.
+        noised: What denoising queries were made of.
     """
 
     content: Tensor
     position: Tensor
     references: Tensor
-
-
-@dataclass(frozen=True)
-class QuerySelection:
-    """What a query source yields.
-
-    Attributes:
-        groups: Query groups; the first one is primary, its predictions are the detections.
-        attention_mask: [Q, Q] bool over all groups in order, True where the row's query may
-            look at the column's; None lets all look at all.
-        proposals: Predictions of the proposal stage, or None where there is none.
-    """
-
-    groups: tuple[QueryGroup, ...]
-    attention_mask: Tensor | None = None
+    name: str = PRIMARY
+    one_to_many: bool = True
+    block: QueryBlock | None = None
+    cells: Tensor | None = None
     proposals: Proposals | None = None
+    noised: NoisedTargets | None = None
+
+    @property
+    def num_queries(self) -> int:
+        """Q."""
+        return self.content.shape[1]
+
+
+def concatenate(groups: Sequence[QueryGroup]) -> QueryGroup:
+    """Return the queries of all groups as one."""
+    if len(groups) == 1:
+        return groups[0]
+    return QueryGroup(
+        content=torch.cat([group.content for group in groups], dim=1),
+        position=torch.cat([group.position for group in groups], dim=1),
+        references=torch.cat([group.references for group in groups], dim=1),
+    )
+
+
+def _can_fold(first: QueryBlock, second: QueryBlock) -> bool:
+    return first.size == second.size and not first.sees_first and not second.sees_first
+
+
+def blocks_of(groups: Sequence[QueryGroup]) -> QueryBlocks | None:
+    """Return which queries of the groups see which; None where all see all."""
+    if len(groups) == 1:
+        return None
+    merged: list[QueryBlock] = []
+    for group in groups:
+        block = group.block or QueryBlock(group.num_queries)
+        last = merged[-1] if merged else None
+        if last and _can_fold(last, block):
+            merged[-1] = replace(last, count=last.count + block.count)
+        else:
+            merged.append(block)
+    return QueryBlocks(tuple(merged))
 
 
 class LearnedQueries(nn.Module):
@@ -64,21 +97,73 @@ class LearnedQueries(nn.Module):
         nn.init.xavier_uniform_(self.reference_points.weight)
         nn.init.zeros_(self.reference_points.bias)
 
-    def forward(self, memory: Memory) -> QuerySelection:
+    def forward(self, memory: Memory) -> QueryGroup:
         """Repeat the learned queries for every image of the memory."""
-        position, content = self.embedding.weight.chunk(2, dim=-1)
+        return self.make_group(self.embedding.weight, memory.features.shape[0])
+
+    def make_group(self, embedding: Tensor, num_images: int) -> QueryGroup:
+        """Make queries of position and content [Q, 2C], the same for every image."""
+        position, content = embedding.chunk(2, dim=-1)
         with full_precision(position):
             references = at_least_float32(self.reference_points(position)).sigmoid()
-        images = memory.features.shape[0]
-        group = QueryGroup(
-            content=content.expand(images, -1, -1),
-            position=position.expand(images, -1, -1),
-            references=references.expand(images, -1, -1),
+        return QueryGroup(
+            content=content.expand(num_images, -1, -1),
+            position=position.expand(num_images, -1, -1),
+            references=references.expand(num_images, -1, -1),
         )
-        return QuerySelection((group,))
 
 
-class TwoStageQueries(nn.Module):
+class ProposalStage(nn.Module):
+    """Every cell proposes a box and says how likely it holds an object.
+
+    Args:
+        width: C.
+        class_head: Prototype of the class head; copied.
+        box_head: Prototype of the box head; copied.
+        proposal_scale: Side of the finest level's anchors relative to the image; doubles with
+            every level.
+
+    Source: Zhu et al., Deformable DETR, ICLR 2021, section 4.3.
+    """
+
+    def __init__(
+        self, *, width: int, class_head: ClassHead, box_head: BoxHead, proposal_scale: float = 0.05
+    ) -> None:
+        super().__init__()
+        self.proposal_scale = proposal_scale
+        self.memory_proj = nn.Linear(width, width)
+        self.memory_norm = nn.LayerNorm(width)
+        self.class_head = copy.deepcopy(class_head)
+        self.box_head = copy.deepcopy(box_head)
+
+    def initialize(self) -> None:
+        """Draw the weights that do not start as the framework draws them."""
+        nn.init.xavier_uniform_(self.memory_proj.weight)
+
+    def propose(self, memory: Memory) -> Proposals:
+        """Propose a box per cell."""
+        anchors = self._anchors(memory)
+        inside = ((anchors > 0.01) & (anchors < 0.99)).all(-1, keepdim=True)
+        invalid = memory.padding_mask[..., None] | ~inside
+        features = self.memory_norm(self.memory_proj(memory.features.masked_fill(invalid, 0.0)))
+        # An infinite logit makes the proposal the all-ones box, whatever the delta.
+        anchor_logits = safe_logit(anchors).masked_fill(invalid, torch.inf)
+        return Proposals(
+            logits=self.class_head(features),
+            boxes_cxcywh=(self.box_head(features) + anchor_logits).sigmoid(),
+            anchors_cxcywh=anchors.masked_fill(invalid, 1.0),
+        )
+
+    def _anchors(self, memory: Memory) -> Tensor:
+        centres = memory.cell_centres()
+        sides = [
+            centres.new_full((height * width,), self.proposal_scale * 2**level)
+            for level, (height, width) in enumerate(memory.spatial_shapes)
+        ]
+        return torch.cat([centres, torch.cat(sides)[:, None].expand(centres.shape)], dim=-1)
+
+
+class TwoStageQueries(ProposalStage):
     """Queries made of the most promising cells: every cell proposes a box, the best Q stay.
 
     Args:
@@ -106,21 +191,18 @@ class TwoStageQueries(nn.Module):
         proposal_scale: float = 0.05,
         temperature: float = 10000.0,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            width=width, class_head=class_head, box_head=box_head, proposal_scale=proposal_scale
+        )
         self.num_queries = num_queries
-        self.proposal_scale = proposal_scale
         self.temperature = temperature
-        self.memory_proj = nn.Linear(width, width)
-        self.memory_norm = nn.LayerNorm(width)
-        self.class_head = copy.deepcopy(class_head)
-        self.box_head = copy.deepcopy(box_head)
         self.query_proj = nn.Linear(2 * width, 2 * width)
         self.query_norm = nn.LayerNorm(2 * width)
         self.content = nn.Embedding(num_queries, width) if mixed_selection else None
-        nn.init.xavier_uniform_(self.memory_proj.weight)
+        self.initialize()
         nn.init.xavier_uniform_(self.query_proj.weight)
 
-    def forward(self, memory: Memory, cells: Tensor | None = None) -> QuerySelection:
+    def forward(self, memory: Memory, cells: Tensor | None = None) -> QueryGroup:
         """Propose a box per cell and turn the best into queries.
 
         Args:
@@ -128,46 +210,40 @@ class TwoStageQueries(nn.Module):
             cells: [B, Q] int64, cells to take instead of the best; for comparing computations
                 whose rounding orders near-ties differently.
         """
-        proposals = self._propose(memory)
+        proposals = self.propose(memory)
         if cells is None:
-            cells = self.best_cells(proposals)
+            cells = best_cells(proposals, self.num_queries)
+        group = self.make_group(proposals, cells, self.content)
+        return replace(group, proposals=proposals)
+
+    def make_group(
+        self, proposals: Proposals, cells: Tensor, content: nn.Embedding | None
+    ) -> QueryGroup:
+        """Make queries of chosen cells.
+
+        Args:
+            proposals: Of all cells.
+            cells: [B, Q] int64.
+            content: At least Q learned rows, the first for the first cells; None takes the
+                content from the boxes.
+        """
         # Detached: the decoder's losses shape the proposals through their own losses only.
         boxes = proposals.boxes_cxcywh.detach()
         references = boxes.gather(1, cells[..., None].expand(-1, -1, 4))
-        position, content = self._embed(references)
-        group = QueryGroup(content=content, position=position, references=references)
-        return QuerySelection((group,), proposals=proposals)
+        position, of_boxes = self.embed(references)
+        if content is not None:
+            of_boxes = content.weight[: cells.shape[1]].expand(references.shape[0], -1, -1)
+        return QueryGroup(content=of_boxes, position=position, references=references, cells=cells)
 
-    def best_cells(self, proposals: Proposals) -> Tensor:
-        """Return the [B, Q] int64 cells with the highest logit at class index 0, best first."""
-        return proposals.logits[..., 0].topk(self.num_queries, dim=1).indices
-
-    def _propose(self, memory: Memory) -> Proposals:
-        anchors = self._anchors(memory)
-        inside = ((anchors > 0.01) & (anchors < 0.99)).all(-1, keepdim=True)
-        invalid = memory.padding_mask[..., None] | ~inside
-        features = self.memory_norm(self.memory_proj(memory.features.masked_fill(invalid, 0.0)))
-        # An infinite logit makes the proposal the all-ones box, whatever the delta.
-        anchor_logits = safe_logit(anchors).masked_fill(invalid, torch.inf)
-        return Proposals(
-            logits=self.class_head(features),
-            boxes_cxcywh=(self.box_head(features) + anchor_logits).sigmoid(),
-            anchors_cxcywh=anchors.masked_fill(invalid, 1.0),
-        )
-
-    def _anchors(self, memory: Memory) -> Tensor:
-        centres = memory.cell_centres()
-        sides = [
-            centres.new_full((height * width,), self.proposal_scale * 2**level)
-            for level, (height, width) in enumerate(memory.spatial_shapes)
-        ]
-        return torch.cat([centres, torch.cat(sides)[:, None].expand(centres.shape)], dim=-1)
-
-    def _embed(self, references: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed boxes [B, Q, 4] as position and content [B, Q, C]."""
         width = self.memory_proj.out_features
-        embedding = sine_box_embedding(references, width, self.temperature)
+        embedding = sine_box_embedding(boxes, width, self.temperature)
         embedding = embedding.to(self.query_proj.weight.dtype)
         position, content = self.query_norm(self.query_proj(embedding)).chunk(2, dim=-1)
-        if self.content is not None:
-            content = self.content.weight.expand(references.shape[0], -1, -1)
         return position, content
+
+
+def best_cells(proposals: Proposals, number: int) -> Tensor:
+    """Return the [B, number] int64 cells with the highest logit at class index 0, best first."""
+    return proposals.logits[..., 0].topk(number, dim=1).indices

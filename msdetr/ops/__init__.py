@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention: the one door to its backends."""
+"""Multi-scale deformable attention: the only entry point to its backends."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def ms_deform_attn(
 
     Raises:
         ValueError: Shapes, dtypes or devices do not fit, or the backend is unknown.
-        NativeBuildError: "native" was asked for and cannot be built.
+        NativeBuildError: "native" was requested and cannot be built.
 
     Source: Zhu et al., Deformable DETR, ICLR 2021, equation 3.
     """

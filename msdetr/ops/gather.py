@@ -42,7 +42,7 @@ def ms_deform_attn_gather(
 
 @dataclass(frozen=True)
 class _Corners:
-    """The cells around all samples: 4 per sample, L * P samples per query.
+    """Cells around all samples: 4 per sample, L * P samples per query.
 
     Attributes:
         index: [M, B, Q, L * P * 4] int32, rows of one head's cells of all images.

@@ -3,7 +3,7 @@
 A library is compiled on first use into a cache folder whose name is a hash of everything that
 the result depends on: sources, torch, compiler, flags and processor. It is compiled aside under a
 lock and renamed when complete, so that concurrent processes wait for one builder and an
-interrupted build leaves nothing behind that a later one would trust.
+interrupted build leaves nothing that a later one could mistake for a library.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def load(device_type: DeviceType) -> Path:
     try:
         ctypes.CDLL(str(library))
     except OSError as error:
-        message = f"cannot load {library}: {error}; `msdetr doctor --build` compiles it anew"
+        message = f"cannot load {library}: {error}; `msdetr doctor --build` compiles it again"
         raise NativeBuildError(message) from error
     return library
 

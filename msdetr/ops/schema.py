@@ -16,7 +16,7 @@ from torch import Tensor
 FORWARD = "msdetr::ms_deform_attn"
 BACKWARD = "msdetr::ms_deform_attn_backward"
 
-# A flat SymInt[] of H, W per level: with an int[] every image size would be compiled anew.
+# A flat SymInt[] of H, W per level: with an int[] every image size would be compiled separately.
 _INPUTS = "Tensor value, SymInt[] level_sizes, Tensor sampling_locations, Tensor attention_weights"
 torch.library.define(FORWARD, f"({_INPUTS}) -> Tensor", tags=torch.Tag.pt2_compliant_tag)
 torch.library.define(
@@ -95,7 +95,7 @@ def _differentiate(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, Tensor,
     return grad_value, None, grad_locations, grad_weights
 
 
-def _refuse_second_derivative(ctx: Any, *grads: Tensor) -> None:  # noqa: ANN401
+def _reject_second_derivative(ctx: Any, *grads: Tensor) -> None:  # noqa: ANN401
     raise NotImplementedError(
         "ms_deform_attn has no second derivative; use backend='gather' to differentiate twice"
     )
@@ -104,7 +104,7 @@ def _refuse_second_derivative(ctx: Any, *grads: Tensor) -> None:  # noqa: ANN401
 torch.library.register_fake(FORWARD, _fake_forward)
 torch.library.register_fake(BACKWARD, _fake_backward)
 torch.library.register_autograd(FORWARD, _differentiate, setup_context=_save_for_backward)
-torch.library.register_autograd(BACKWARD, _refuse_second_derivative)
+torch.library.register_autograd(BACKWARD, _reject_second_derivative)
 
 
 def _forward_under_autocast(

@@ -40,9 +40,9 @@ class SelfTest:
         forward: Largest difference of the output, relative to its largest value; NaN where
             nothing was computed.
         backward: Likewise, of the three gradients.
-        tolerance: What rounding explains.
+        tolerance: Largest difference that rounding explains.
         usable: Whether the backend can be used here at all.
-        problem: Why not, or what went wrong; empty otherwise.
+        problem: Why it cannot be used, or what failed; empty otherwise.
     """
 
     backend: str
@@ -147,7 +147,7 @@ def _output_and_gradients(case: _Case, backend: str) -> tuple[Tensor, ...]:
 
 
 def _draw(queries: int) -> _Case:
-    """Draw inputs; a quarter of the samples or so lies outside the maps."""
+    """Draw inputs; about a quarter of the samples lies outside the maps."""
     generator = torch.Generator().manual_seed(queries)
     samples = (_IMAGES, queries, _HEADS, len(_SHAPES), _POINTS)
 

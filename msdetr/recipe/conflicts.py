@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .data import DataRecipe
-    from .model import BackboneRecipe, ModelRecipe
-    from .schema import Recipe
-    from .supervision import OneToManyRecipe, SupervisionRecipe
-    from .training import TrainRecipe
+from msdetr.recipe.data import DataRecipe
+from msdetr.recipe.group_conflicts import find_group_conflicts
+from msdetr.recipe.model import BackboneRecipe, ModelRecipe
+from msdetr.recipe.supervision import OneToManyRecipe, SupervisionRecipe
+from msdetr.recipe.training import TrainRecipe
 
 _DILATABLE = ("resnet50", "resnet101")
 
@@ -32,15 +30,17 @@ class Conflict:
     message: str
 
 
-def find_conflicts(recipe: Recipe) -> list[Conflict]:
-    """Lists every combination of fields that cannot work, in the order of the sections."""
-    model, supervision = recipe.model, recipe.supervision
+def find_conflicts(
+    model: ModelRecipe, supervision: SupervisionRecipe, data: DataRecipe, train: TrainRecipe
+) -> list[Conflict]:
+    """List every combination of fields that cannot work, in the order of the sections."""
     conflicts = [
         *_in_backbone(model.backbone),
         *_in_model(model),
         *_between_model_and_supervision(model, supervision),
-        *_in_data(recipe.data),
-        *_in_train(recipe.train),
+        *(Conflict(*found) for found in find_group_conflicts(model, supervision)),
+        *_in_data(data),
+        *_in_train(train),
     ]
     if supervision.one_to_many is not None:
         conflicts += _in_one_to_many(supervision.one_to_many, model.num_queries)
@@ -104,10 +104,6 @@ def _in_one_to_many(one_to_many: OneToManyRecipe, num_queries: int) -> Iterator[
     if one_to_many.k > num_queries:
         message = f"must be at most model.num_queries = {num_queries}, got {one_to_many.k}"
         yield Conflict(f"{section}.k", ("model.num_queries",), message)
-    expected = round(1.0 - one_to_many.iou_weight, 12)
-    if abs(one_to_many.class_weight - expected) > 1e-6:
-        message = f"must be 1 - iou_weight = {expected}, got {one_to_many.class_weight}"
-        yield Conflict(f"{section}.class_weight", (f"{section}.iou_weight",), message)
 
 
 def _in_data(data: DataRecipe) -> Iterator[Conflict]:
@@ -117,9 +113,9 @@ def _in_data(data: DataRecipe) -> Iterator[Conflict]:
         (f"{section}.max_size", sizes.max_size, f"{section}.train_sizes", max(sizes.train_sizes)),
         (f"{section}.crop_max", sizes.crop_max, f"{section}.crop_min", sizes.crop_min),
     )
-    for key, value, other, least in ordered:
-        if value < least:
-            yield Conflict(key, (other,), f"must be at least {other} = {least}, got {value}")
+    for key, value, other, minimum in ordered:
+        if value < minimum:
+            yield Conflict(key, (other,), f"must be at least {other} = {minimum}, got {value}")
     if min(sizes.crop_pre_sizes) < sizes.crop_min:
         message = f"must all be at least {section}.crop_min = {sizes.crop_min}"
         message += f", got {min(sizes.crop_pre_sizes)}"

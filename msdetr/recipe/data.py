@@ -1,4 +1,4 @@
-"""Recipe section `data`: which images, how they are read, resized and augmented."""
+"""Recipe section ``data``: which images, how they are read, resized and augmented."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .section import FilePath, Fraction, Section, SidePx
+from msdetr.recipe.section import FilePath, Fraction, Section, SidePx
 
 
 class SplitRecipe(Section):
-    """Files of one split where they differ from the COCO layout; relative to `data.root`."""
+    """Files of one split where they differ from the COCO layout; relative to ``data.root``."""
 
     images: FilePath | None = Field(default=None, description="Folder of the images.")
     annotations: FilePath | None = Field(default=None, description="COCO-format annotation file.")
@@ -20,7 +20,7 @@ class SplitRecipe(Section):
 
 
 class ShapesRecipe(Section):
-    """Size of the embedded shapes data set; used where `data.source` is shapes."""
+    """Size of the embedded shapes data set; used where ``data.source`` is shapes."""
 
     num_train: int = Field(default=2000, ge=1, le=1_000_000, description="Training images.")
     num_val: int = Field(default=200, ge=1, le=1_000_000, description="Validation images.")
@@ -73,7 +73,7 @@ class DataRecipe(Section):
     )
     unreadable_images: Literal["stop", "skip"] = Field(
         default="stop",
-        description="Missing or damaged training images: stop, or skip (the next image steps in).",
+        description="Missing or damaged training images: stop, or skip (use the next one).",
     )
     num_workers: int = Field(
         default=4, ge=0, le=256, description="Worker processes that read images."

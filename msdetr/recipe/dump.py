@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from .schema import Recipe
-from .yaml_source import add_resolvers
+from msdetr.recipe.schema import Recipe
+from msdetr.recipe.yaml_source import add_resolvers
 
 _LINE_WIDTH = 100
 
@@ -36,12 +36,12 @@ _Dumper.add_representer(str, _text_node)
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
-    """All fields as nested plain values that JSON and YAML can hold."""
+    """Return all fields as nested plain values that JSON and YAML can hold."""
     return recipe.model_dump(mode="json")
 
 
 def recipe_to_yaml(recipe: Recipe) -> str:
-    """All fields as YAML; loads back equal."""
+    """Write all fields as YAML, which loads back equal."""
     return yaml.dump(
         recipe_to_dict(recipe),
         Dumper=_Dumper,
@@ -52,7 +52,7 @@ def recipe_to_yaml(recipe: Recipe) -> str:
 
 
 def recipe_to_commented_yaml(recipe: Recipe, origin: str) -> str:
-    """As `recipe_to_yaml`, below a comment of the description and where the recipe came from.
+    """Write all fields as YAML, below a comment with the description and the recipe's origin.
 
     Args:
         recipe: The recipe.

@@ -20,21 +20,21 @@ _MAX_SHOWN = 60
 
 
 class SchemaView:
-    """Looks fields up by their path in a JSON schema.
+    """Fields of a recipe, looked up by their path in a JSON schema.
 
     Args:
-        schema: The schema of the whole recipe, with its `$defs`.
+        schema: The schema of the whole recipe, with its ``$defs``.
     """
 
     def __init__(self, schema: SchemaNode) -> None:
         self._schema = schema
 
     def expected(self, path: Sequence[str | int]) -> str:
-        """What the field at a path must be: `an integer >= 1`, `one of a, b`."""
+        """Describe what the field at a path must be: ``an integer >= 1``, ``one of a, b``."""
         return self._describe(self._node(path))
 
     def unknown_key(self, path: Sequence[str | int]) -> str:
-        """Says that a key is unknown and names the nearest valid one."""
+        """Say that a key is unknown and name the nearest valid one."""
         key = str(path[-1])
         section, _, name = key.rpartition(".")
         siblings = [name for name, _ in self._children(self._node(path[:-1]))]
@@ -48,7 +48,7 @@ class SchemaView:
         return f"unknown key; valid keys are {', '.join(siblings)}"
 
     def keys(self) -> list[str]:
-        """Dotted keys of all fields that are not sections."""
+        """List the dotted keys of all fields that are not sections."""
         return list(self._walk(self._schema, ""))
 
     def _walk(self, node: SchemaNode, prefix: str) -> Iterator[str]:
@@ -72,7 +72,7 @@ class SchemaView:
             yield from option.get("properties", {}).items()
 
     def _options(self, node: SchemaNode) -> list[SchemaNode]:
-        """The node without references, or the alternatives that it allows."""
+        """Resolve references: return the node, or the alternatives that it allows."""
         if "$ref" in node:
             return [self._schema["$defs"][node["$ref"].rpartition("/")[2]]]
         return [found for option in node.get("anyOf", []) for found in self._options(option)] or [
@@ -89,17 +89,17 @@ class SchemaView:
             items = node["prefixItems"]
             return f"a list of {len(items)}, each {self._describe(items[0])}"
         if "items" in node:
-            least = f" of at least {node['minItems']}" if "minItems" in node else ""
-            return f"a list{least}, each {self._describe(node['items'])}"
+            length = f" of at least {node['minItems']}" if "minItems" in node else ""
+            return f"a list{length}, each {self._describe(node['items'])}"
         if node.get("format") == "path":
             return "a path"
         return _NAMES[node["type"]] + _bounds(node)
 
 
 def _bounds(node: SchemaNode) -> str:
-    least, most = node.get("minimum"), node.get("maximum")
+    minimum, maximum = node.get("minimum"), node.get("maximum")
     above, below = node.get("exclusiveMinimum"), node.get("exclusiveMaximum")
-    low, high = (least if above is None else above), (most if below is None else below)
+    low, high = (minimum if above is None else above), (maximum if below is None else below)
     text = ""
     if low is not None and high is not None:
         brackets = ("[" if above is None else "(", "]" if below is None else ")")
@@ -112,7 +112,7 @@ def _bounds(node: SchemaNode) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: short, and in YAML's words."""
+    """Format a value for a message: short, and as YAML spells it."""
     if isinstance(value, dict):
         return "a mapping"
     if value is None:

@@ -1,14 +1,14 @@
-"""Recipe section `inspection`: what training keeps for looking at assignments."""
+"""Recipe section ``inspection``: what training keeps for looking at assignments."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from .section import Section
+from msdetr.recipe.section import Section
 
 
 class InspectionRecipe(Section):
-    """Match traces during training, for `msdetr stability`."""
+    """Match traces during training, for ``msdetr stability``."""
 
     trace_every_epoch: bool = Field(
         default=False, description="Store a match trace after every epoch, in traces/ of the run."

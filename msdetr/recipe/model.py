@@ -1,4 +1,4 @@
-"""Recipe section `model`: architecture of the detector."""
+"""Recipe section ``model``: architecture of the detector."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from .expectation import shown
-from .section import Section
+from msdetr.recipe.expectation import shown
+from msdetr.recipe.query_groups import QueryGroupsRecipe
+from msdetr.recipe.section import Section
 
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet_tiny"]
 Placement = Literal["baseline", "a", "b", "c", "d"]
 
 TINY_STEM_WIDTH = 16
 WEIGHTS_ERROR = "backbone_weights"
-"""Error type under which pydantic reports weights that look like nothing."""
+"""Error type under which pydantic reports weights that are neither a name nor a path."""
 
 _MISTAKEN_FOR_NONE = frozenset({"no", "off", "false", "none", "null"})
 
@@ -117,7 +118,7 @@ class ModelRecipe(Section):
     )
     iterative_refinement: bool = Field(
         default=True,
-        description="Refine the reference boxes from layer to layer, with own heads per layer.",
+        description="Refine the reference boxes layer by layer, with separate heads per layer.",
     )
     placement: Placement = Field(
         default="c",
@@ -137,6 +138,10 @@ class ModelRecipe(Section):
     )
     position_temperature: float = Field(
         default=10000.0, gt=1, description="Temperature of the sine position encodings."
+    )
+    query_groups: QueryGroupsRecipe = Field(
+        default=QueryGroupsRecipe(),
+        description="Query groups that train beside the primary queries.",
     )
     class_prior: float = Field(
         default=0.01,

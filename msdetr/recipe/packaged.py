@@ -1,4 +1,4 @@
-"""The recipes that come with the package, and finding a recipe by name or path."""
+"""The recipes that come with the package, and problem a recipe by name or path."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from msdetr.errors import RecipeError
-
-from .yaml_source import read_file
+from msdetr.recipe.yaml_source import read_file
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class RecipeInfo:
     """A packaged recipe.
 
     Attributes:
-        name: What `msdetr train NAME` takes.
+        name: What ``msdetr train NAME`` takes.
         path: The YAML file.
         summary: First line of its description.
     """
@@ -29,26 +28,26 @@ class RecipeInfo:
 
 
 def packaged_folder() -> Path:
-    """Folder of the packaged recipes; `_base/` in it holds the fragments they extend."""
+    """Return the folder of the packaged recipes; its ``_base/`` holds what they extend."""
     return Path(str(resources.files("msdetr.recipes")))
 
 
 def packaged_names() -> list[str]:
-    """Names of all packaged recipes, sorted."""
+    """List the names of all packaged recipes, sorted."""
     return sorted(path.stem for path in packaged_folder().glob("*.yaml"))
 
 
 def packaged_recipes() -> list[RecipeInfo]:
-    """All packaged recipes with their summaries, sorted by name."""
+    """List all packaged recipes with their summaries, sorted by name."""
     folder = packaged_folder()
     return [_info(folder / f"{name}.yaml") for name in packaged_names()]
 
 
 def find_recipe(name_or_path: str | Path) -> Path:
-    """Finds a recipe file: an existing file, else the packaged recipe of that name.
+    """Find a recipe file: an existing file, else the packaged recipe of that name.
 
     Raises:
-        RecipeError: There is neither.
+        RecipeError: Neither exists.
     """
     path = Path(name_or_path)
     if _holds(path.is_file):
@@ -63,13 +62,13 @@ def find_recipe(name_or_path: str | Path) -> Path:
 
 
 def nearest(path: Path) -> str:
-    """`; did you mean '...'?` with the packaged name closest to a path, or nothing."""
+    """Suggest the packaged name closest to a path, ``; did you mean '...'?``, or nothing."""
     close = get_close_matches(path.stem, packaged_names(), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def find_parent(extends: str, child: Path) -> Path | None:
-    """Finds what a recipe extends: beside the recipe, else packaged (`_base/` included)."""
+    """Find what a recipe extends: beside the recipe, else packaged (``_base/`` included)."""
     beside = child.parent / extends
     if _holds(beside.is_file):
         return beside

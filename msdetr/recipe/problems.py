@@ -1,32 +1,31 @@
-"""Findings -> the lines of an error message, in columns."""
+"""Problems -> the lines of an error message, in columns."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from msdetr.errors import Problem
+from msdetr.recipe.overrides import SET
+from msdetr.recipe.yaml_source import Place, RecipeProblem
 
-from .overrides import SET
-from .yaml_source import Finding, Place
 
-
-def format_findings(findings: Sequence[Finding], source: str) -> list[Problem]:
-    """Sorts findings (files by line, then overrides) and lays them out.
+def format_problems(problems: Sequence[RecipeProblem], source: str) -> list[Problem]:
+    """Sort problems (files by line, then overrides) and lay them out in columns.
 
     Args:
-        findings: What is wrong.
-        source: The recipe that was asked for; its lines go without its name.
+        problems: What is wrong.
+        source: The requested recipe; its lines are shown without its name.
     """
-    ordered = sorted(findings, key=lambda finding: _order(finding.place, source))
-    keys = [finding.key for finding in ordered]
+    ordered = sorted(problems, key=lambda problem: _order(problem.place, source))
+    keys = [problem.key for problem in ordered]
     width = max(map(len, keys)) if len(keys) > 1 else 0
-    return [Problem(_where(finding.place, source), _message(finding, width)) for finding in ordered]
+    return [Problem(_where(problem.place, source), _message(problem, width)) for problem in ordered]
 
 
-def _message(finding: Finding, width: int) -> str:
+def _message(problem: RecipeProblem, width: int) -> str:
     if not width:
-        return f"{finding.key}: {finding.message}" if finding.key else finding.message
-    return f"{finding.key:<{width}}   {finding.message}"
+        return f"{problem.key}: {problem.message}" if problem.key else problem.message
+    return f"{problem.key:<{width}}   {problem.message}"
 
 
 def _order(place: Place | None, source: str) -> tuple[int, str, int]:

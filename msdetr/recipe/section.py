@@ -19,12 +19,12 @@ def _path_from_text(value: object) -> object:
         return value
     try:
         return Path(value).expanduser()
-    except RuntimeError:  # `~name` of nobody: a folder may be called so
+    except RuntimeError:  # no user of that name: a folder may be called ``~name``
         return Path(value)
 
 
 FilePath = Annotated[Path, BeforeValidator(_path_from_text)]
-"""A path, written as text in YAML; relative paths start at the working directory, `~` is home."""
+"""A path, written as text in YAML; relative paths start at the working directory, ``~`` is home."""
 
 SidePx = Annotated[int, Field(ge=32, le=10_000)]
 """Side of an image in pixels; below 32 the coarsest backbone map would be empty."""

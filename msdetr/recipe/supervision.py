@@ -1,10 +1,17 @@
-"""Recipe section `supervision`: which predictions are matched how, and what they cost."""
+"""Recipe section ``supervision``: how predictions are matched, and the weights of their losses."""
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from typing import Literal
 
-from .section import Fraction, Section, Weight
+from pydantic import Field
+
+from msdetr.recipe.query_groups import (
+    DenoisingSupervisionRecipe,
+    GroupSupervisionRecipe,
+    HybridSupervisionRecipe,
+)
+from msdetr.recipe.section import Fraction, Section, Weight
 
 
 class CostRecipe(Section):
@@ -52,16 +59,12 @@ class OneToOneRecipe(Section):
 class OneToManyRecipe(Section):
     """One-to-many supervision of the same queries.
 
-    The score of a query for a target is class_weight * probability + iou_weight * IoU; giving one
-    of the two weights sets the other.
+    The score of a query for a target is (1 - iou_weight) * probability + iou_weight * IoU.
     """
 
     k: int = Field(default=6, ge=1, description="Queries per target at most.")
     threshold: Fraction = Field(default=0.4, description="Score from which a query is positive.")
     iou_weight: Fraction = Field(default=0.7, description="Weight of the IoU in the score.")
-    class_weight: Fraction = Field(
-        default=0.3, description="Weight of the class probability in the score: 1 - iou_weight."
-    )
     max_positive_fraction: float | None = Field(
         default=0.25,
         gt=0,
@@ -70,21 +73,20 @@ class OneToManyRecipe(Section):
     )
     loss: LossRecipe = Field(default=LossRecipe(), description="Weights of the losses.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _complete_score_weights(cls, values: object) -> object:
-        if not isinstance(values, dict):
-            return values
-        for given, other in (("iou_weight", "class_weight"), ("class_weight", "iou_weight")):
-            weight = values.get(given)
-            if isinstance(weight, int | float) and other not in values and 0 <= weight <= 1:
-                return {**values, other: round(1.0 - weight, 12)}
-        return values
+    @property
+    def class_weight(self) -> float:
+        """Weight of the class probability in the score."""
+        return round(1.0 - self.iou_weight, 12)
 
 
 class ProposalsRecipe(Section):
-    """Supervision of encoder proposals: anchors are matched, predictions pay; one class."""
+    """Supervision of encoder proposals: matched by anchor, losses on predictions; one class."""
 
+    match_on: Literal["anchors", "predictions"] = Field(
+        default="anchors",
+        description="Boxes that are matched: the proposals before any delta, or predicted ones"
+        " (Hybrid DETR, with class_weight 2 in the cost).",
+    )
     cost: ProposalsCostRecipe = Field(
         default=ProposalsCostRecipe(), description="Weights of the matching cost."
     )
@@ -95,7 +97,9 @@ class FocalRecipe(Section):
     """Sigmoid focal loss, also used by the class cost."""
 
     alpha: Fraction = Field(default=0.25, description="Weight of the positive class.")
-    gamma: float = Field(default=2.0, ge=0, description="Exponent that plays down easy examples.")
+    gamma: float = Field(
+        default=2.0, ge=0, description="Focusing exponent, which down-weights easy examples."
+    )
 
 
 class SupervisionRecipe(Section):
@@ -109,5 +113,14 @@ class SupervisionRecipe(Section):
     )
     proposals: ProposalsRecipe | None = Field(
         default=ProposalsRecipe(), description="Supervision of proposals; null in one-stage models."
+    )
+    hybrid: HybridSupervisionRecipe | None = Field(
+        default=None, description="Supervision of the hybrid query group; null without one."
+    )
+    group: GroupSupervisionRecipe | None = Field(
+        default=None, description="Supervision of independent query groups; null without any."
+    )
+    denoising: DenoisingSupervisionRecipe | None = Field(
+        default=None, description="Supervision of denoising queries; null without any."
     )
     focal: FocalRecipe = Field(default=FocalRecipe(), description="Focal loss of all branches.")

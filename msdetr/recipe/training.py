@@ -1,4 +1,4 @@
-"""Recipe sections `train` and `evaluation`."""
+"""Recipe sections ``train`` and ``evaluation``."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .section import Section
+from msdetr.recipe.section import Section
 
 
 class EmaRecipe(Section):
     """Exponential moving average of the weights."""
 
     decay: float = Field(
-        default=0.9997, gt=0, lt=1, description="Share of the old average per step."
+        default=0.9997, gt=0, lt=1, description="Weight of the old average in every step."
     )
 
 
@@ -48,7 +48,7 @@ class TrainRecipe(Section):
         default=0, ge=0, description="Optimizer steps of linear warm-up; 0 for none."
     )
     clip_norm: float | None = Field(
-        default=0.1, gt=0, description="Largest L2 norm of all gradients; null: not clipped."
+        default=0.1, gt=0, description="Maximum L2 norm of all gradients; null: no clipping."
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         default="fp32", description="Arithmetic of the layers; boxes and losses are always fp32."

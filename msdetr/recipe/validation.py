@@ -1,4 +1,4 @@
-"""Tree of values -> Recipe, and pydantic's errors -> findings with places."""
+"""Tree of values -> Recipe, and pydantic's errors -> problems with places."""
 
 from __future__ import annotations
 
@@ -7,55 +7,57 @@ from collections.abc import Collection
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from .conflicts import Conflict
-from .expectation import SchemaView, shown
-from .model import WEIGHTS_ERROR
-from .schema import CONFLICTS, Recipe
-from .yaml_source import Entry, Finding, KeyPath, Place, Plain, dotted
+from msdetr.recipe.conflicts import Conflict
+from msdetr.recipe.expectation import SchemaView, shown
+from msdetr.recipe.model import WEIGHTS_ERROR
+from msdetr.recipe.schema import CONFLICTS, Recipe
+from msdetr.recipe.yaml_source import Entry, KeyPath, Place, Plain, RecipeProblem, dotted
 
 
-def validate(tree: Entry, known: Collection[str] = ()) -> tuple[Recipe | None, list[Finding]]:
-    """Builds the recipe, or lists all that is wrong with the tree.
+def validate(tree: Entry, known: Collection[str] = ()) -> tuple[Recipe | None, list[RecipeProblem]]:
+    """Build the recipe, or list everything that is wrong with the tree.
 
-    Fields that do not fit together are looked for even where other fields are invalid: those
-    take their defaults meanwhile, and what involves them is not reported.
+    Conflicts between fields are searched for even if other fields are invalid: those take their
+    defaults meanwhile, and conflicts that involve them are not reported.
 
     Args:
         tree: The merged layers.
-        known: Dotted keys for which a finding exists already; nothing more is said about them.
+        known: Dotted keys with a problem already; no further problem is reported for them.
     """
     try:
         return Recipe.model_validate(tree.plain()), []
     except ValidationError as error:
         errors = error.errors(include_url=False)
     if errors[0]["type"] == CONFLICTS:
-        return None, _conflict_findings(errors[0], tree, known)
+        return None, _conflict_problems(errors[0], tree, known)
     view = SchemaView(Recipe.model_json_schema())
     pairs = [(_path(detail), detail) for detail in errors]
-    findings = [_finding(view, path, detail, tree) for path, detail in pairs]
+    problems = [_problem(view, path, detail, tree) for path, detail in pairs]
     faulty = {dotted(path) for path, _ in pairs} | set(known)
     return None, [
-        *(finding for finding in findings if finding.key not in known),
+        *(problem for problem in problems if problem.key not in known),
         *_remaining_conflicts(tree, [path for path, _ in pairs], faulty),
     ]
 
 
 def _path(detail: ErrorDetails) -> KeyPath:
-    """Path of the field at fault: a list, where pydantic names an element that it lacks."""
+    """Find the path of the field at fault; where a list lacks an element, that of the list."""
     return detail["loc"][:-1] if detail["type"] == "missing" else detail["loc"]
 
 
-def _finding(view: SchemaView, path: KeyPath, detail: ErrorDetails, tree: Entry) -> Finding:
+def _problem(view: SchemaView, path: KeyPath, detail: ErrorDetails, tree: Entry) -> RecipeProblem:
     place = tree.place_of(path)
     if detail["type"] == "extra_forbidden":
-        return Finding(place, dotted(path), view.unknown_key(path))
+        return RecipeProblem(place, dotted(path), view.unknown_key(path))
     if detail["type"] == WEIGHTS_ERROR:
-        return Finding(place, dotted(path), detail["msg"])
+        return RecipeProblem(place, dotted(path), detail["msg"])
     message = f"must be {view.expected(path)}, got {_shown_at(tree, path)}"
-    return Finding(place, dotted(path), message)
+    return RecipeProblem(place, dotted(path), message)
 
 
-def _remaining_conflicts(tree: Entry, paths: list[KeyPath], faulty: set[str]) -> list[Finding]:
+def _remaining_conflicts(
+    tree: Entry, paths: list[KeyPath], faulty: set[str]
+) -> list[RecipeProblem]:
     values = tree.plain()
     for path in paths:
         values = _without(values, path)
@@ -64,21 +66,23 @@ def _remaining_conflicts(tree: Entry, paths: list[KeyPath], faulty: set[str]) ->
     except ValidationError as error:
         detail = error.errors(include_url=False)[0]
         if detail["type"] == CONFLICTS:
-            return _conflict_findings(detail, tree, faulty)
+            return _conflict_problems(detail, tree, faulty)
     return []
 
 
-def _conflict_findings(detail: ErrorDetails, tree: Entry, faulty: Collection[str]) -> list[Finding]:
+def _conflict_problems(
+    detail: ErrorDetails, tree: Entry, faulty: Collection[str]
+) -> list[RecipeProblem]:
     conflicts: list[Conflict] = detail["ctx"]["conflicts"]
     return [
-        Finding(_place_of_conflict(conflict, tree), conflict.key, conflict.message)
+        RecipeProblem(_place_of_conflict(conflict, tree), conflict.key, conflict.message)
         for conflict in conflicts
         if not any(_touches(key, faulty) for key in (conflict.key, *conflict.others))
     ]
 
 
 def _place_of_conflict(conflict: Conflict, tree: Entry) -> Place | None:
-    """Where the key is written, else where what it does not fit is written."""
+    """Find where the key is written, else where a field that it conflicts with is written."""
     keys = (conflict.key, *conflict.others)
     places = (tree.place_of(key.split("."), exact=True) for key in keys)
     return next((place for place in places if place), None)
@@ -91,7 +95,7 @@ def _touches(key: str, faulty: Collection[str]) -> bool:
 
 
 def _without(values: Plain, path: KeyPath) -> Plain:
-    """Drops the value at a path; a faulty list element drops the whole list."""
+    """Drop the value at a path; a faulty list element drops the whole list."""
     if not isinstance(values, dict) or not path or not isinstance(path[0], str):
         return values
     head, rest = path[0], path[1:]

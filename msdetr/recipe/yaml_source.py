@@ -1,7 +1,7 @@
 """YAML text -> values that know the file and line they come from.
 
-Scalars follow YAML 1.2: `1e-4` is a number, `no`, `off` and dates are text. Anchors, tags and
-duplicate keys are refused.
+Scalars follow YAML 1.2: ``1e-4`` is a number, ``no``, ``off`` and dates are text. Anchors, tags and
+duplicate keys are rejected.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CONSTRUCTORS: dict[str, Callable[[str], Scalar]] = {
 
 
 def add_resolvers(handler: type[yaml.SafeLoader] | type[yaml.SafeDumper]) -> None:
-    """Teaches a YAML class which plain scalars are not text, as in YAML 1.2's core schema."""
+    """Make a YAML class resolve plain scalars as in YAML 1.2's core schema."""
     for name, pattern, first in _RESOLVERS:
         starts = [*first, ""] if name == "null" else list(first)
         handler.add_implicit_resolver(_TAG + name, re.compile(f"^(?:{pattern})$"), starts)
@@ -53,7 +53,7 @@ class Place:
     """Where a value was written.
 
     Attributes:
-        source: Name of the file, as the reader should see it, or `--set`.
+        source: Name of the file, as the reader should see it, or ``--set``.
         line: Line in the file, from 1; None for an override.
     """
 
@@ -62,7 +62,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Finding:
+class RecipeProblem:
     """Something wrong at a place, before it is formatted.
 
     Attributes:
@@ -84,7 +84,7 @@ class Entry:
     value: Scalar | dict[str, Entry] | list[Entry]
 
     def child(self, key: str | int) -> Entry | None:
-        """Entry of a mapping's key or a list's index; None if there is none."""
+        """Return the entry at a mapping's key or a list's index; None if there is none."""
         if isinstance(self.value, dict) and isinstance(key, str):
             return self.value.get(key)
         if isinstance(self.value, list) and isinstance(key, int) and key < len(self.value):
@@ -92,7 +92,7 @@ class Entry:
         return None
 
     def plain(self) -> Plain:
-        """The value without places; lists become tuples."""
+        """Return the value without places; lists become tuples."""
         if isinstance(self.value, dict):
             return {key: entry.plain() for key, entry in self.value.items()}
         if isinstance(self.value, list):
@@ -100,7 +100,7 @@ class Entry:
         return self.value
 
     def place_of(self, path: Sequence[str | int], *, exact: bool = False) -> Place | None:
-        """Place of the value at a path, else of its nearest written ancestor below the root.
+        """Find the place of a value, else of its nearest written ancestor below the root.
 
         Args:
             path: Keys and indices from this entry.
@@ -119,19 +119,19 @@ class Entry:
 class _Reader:
     source: str
     is_file: bool
-    findings: list[Finding] = field(default_factory=list)
+    problems: list[RecipeProblem] = field(default_factory=list)
     seen: set[int] = field(default_factory=set)
 
     def place(self, mark: yaml.Mark) -> Place:
         return Place(self.source, mark.line + 1 if self.is_file else None)
 
-    def refuse(self, mark: yaml.Mark, path: KeyPath, message: str) -> Entry:
-        self.findings.append(Finding(self.place(mark), dotted(path), message))
+    def reject(self, mark: yaml.Mark, path: KeyPath, message: str) -> Entry:
+        self.problems.append(RecipeProblem(self.place(mark), dotted(path), message))
         return Entry(self.place(mark), None)
 
     def read(self, node: yaml.Node, path: KeyPath, mark: yaml.Mark) -> Entry:
         if id(node) in self.seen:
-            return self.refuse(mark, path, "anchors are not supported; write the value out")
+            return self.reject(mark, path, "anchors are not supported; write the value out")
         self.seen.add(id(node))
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
             return Entry(self.place(mark), dict(self.read_pairs(node, path)))
@@ -143,40 +143,40 @@ class _Reader:
         try:
             return Entry(self.place(mark), _CONSTRUCTORS[node.tag.removeprefix(_TAG)](node.value))
         except (KeyError, TypeError, ValueError):
-            return self.refuse(mark, path, f"the YAML tag {node.tag} is not supported here")
+            return self.reject(mark, path, f"the YAML tag {node.tag} is not supported here")
 
     def read_pairs(self, node: yaml.MappingNode, path: KeyPath) -> Iterator[tuple[str, Entry]]:
         lines: dict[str, int] = {}
         for key_node, value_node in node.value:
             mark = key_node.start_mark
             if not isinstance(key_node, yaml.ScalarNode):
-                self.refuse(mark, path, "a key must be text")
+                self.reject(mark, path, "a key must be text")
                 continue
             key = key_node.value
             if key in lines:
-                message = "the key is there twice"
+                message = "the key occurs twice"
                 message += f", first in line {lines[key]}" if self.is_file else ""
-                self.refuse(mark, (*path, key), message)
+                self.reject(mark, (*path, key), message)
                 continue
             lines[key] = mark.line + 1
             yield key, self.read(value_node, (*path, key), mark)
 
 
 def dotted(path: Sequence[str | int]) -> str:
-    """Joins keys and indices: `data.mean.0`."""
+    """Join keys and indices: ``data.mean.0``."""
     return ".".join(str(key) for key in path)
 
 
 def read_text(
     text: str, source: str, *, is_file: bool = True, path: KeyPath = ()
-) -> tuple[Entry | None, list[Finding]]:
-    """Reads one YAML document.
+) -> tuple[Entry | None, list[RecipeProblem]]:
+    """Read one YAML document.
 
     Args:
         text: The document.
         source: Name for places.
         is_file: Whether places have lines.
-        path: Where the document's root will stand, for the keys of findings.
+        path: Where the document's root will stand, for the keys of problems.
 
     Returns:
         The root (None if the text cannot be parsed) and everything wrong with it.
@@ -190,25 +190,27 @@ def read_text(
             loader.dispose()
         if node is None:
             return Entry(Place(source, 1 if is_file else None), None), []
-        return reader.read(node, path, node.start_mark), reader.findings
+        return reader.read(node, path, node.start_mark), reader.problems
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = reader.place(mark) if mark else Place(source)
         what = ", ".join(part for part in (error.context, error.problem) if part)
-        return None, [Finding(place, dotted(path), f"broken YAML: {what}")]
+        return None, [RecipeProblem(place, dotted(path), f"broken YAML: {what}")]
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         message = f"broken YAML: character #x{error.character:02x} is not allowed"
-        return None, [Finding(Place(source, line if is_file else None), dotted(path), message)]
+        return None, [
+            RecipeProblem(Place(source, line if is_file else None), dotted(path), message)
+        ]
     except RecursionError:
-        return None, [Finding(Place(source), dotted(path), "broken YAML: nested too deeply")]
+        return None, [RecipeProblem(Place(source), dotted(path), "broken YAML: nested too deeply")]
 
 
-def read_file(file: Path, source: str) -> tuple[Entry | None, list[Finding]]:
-    """Reads a YAML file; as `read_text`, and unreadable files are findings too."""
+def read_file(file: Path, source: str) -> tuple[Entry | None, list[RecipeProblem]]:
+    """Read a YAML file as ``read_text`` does; unreadable files are problems, too."""
     try:
         return read_text(file.read_text(encoding="utf-8"), source)
     except UnicodeDecodeError:
-        return None, [Finding(Place(source), "", "must be a text file in UTF-8")]
+        return None, [RecipeProblem(Place(source), "", "must be a text file in UTF-8")]
     except OSError as error:
-        return None, [Finding(Place(source), "", f"cannot be read: {error.strerror}")]
+        return None, [RecipeProblem(Place(source), "", f"cannot be read: {error.strerror}")]

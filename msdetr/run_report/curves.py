@@ -31,7 +31,22 @@ class PlottedRun:
     giou_weight: float = 2.0
 
 
-def draw_training_curves(runs: Sequence[PlottedRun], layer: int = -1) -> dict[str, Figure]:
+@dataclass(frozen=True, eq=False)
+class TrainingFigure:
+    """A figure of trainings.
+
+    Attributes:
+        name: Of its files, without the suffix.
+        title: Heading in a report.
+        figure: What is drawn.
+    """
+
+    name: str
+    title: str
+    figure: Figure
+
+
+def draw_training_curves(runs: Sequence[PlottedRun], layer: int = -1) -> list[TrainingFigure]:
     """Draw every figure that the logs have values for.
 
     Args:
@@ -39,7 +54,7 @@ def draw_training_curves(runs: Sequence[PlottedRun], layer: int = -1) -> dict[st
         layer: Decoder layer of the losses, counted from 0; -1 for the last one.
 
     Returns:
-        Figures by name: ``losses``, ``ap``, ``learning_rate``.
+        Losses, AP and learning rate; those without values are left out.
 
     Raises:
         UsageError: A run has no such layer, or the runs have no common axis.
@@ -47,16 +62,16 @@ def draw_training_curves(runs: Sequence[PlottedRun], layer: int = -1) -> dict[st
     Source: Zhao et al., MS-DETR, CVPR 2024, figure 2 (loss curves of one-to-one supervision).
     """
     axis = _Axis.common(runs)
-    values = {
-        "losses": _loss_panels(runs, axis, layer),
-        "ap": _score_panels(runs, axis),
-        "learning_rate": _rate_panels(runs, axis),
-    }
-    return {
-        name: draw_curves(panels, axis.label, line_styles=_LINE_STYLES)
-        for name, panels in values.items()
+    planned = [
+        ("losses", "Losses", _loss_panels(runs, axis, layer)),
+        ("ap", "AP", _score_panels(runs, axis)),
+        ("learning_rate", "Learning rate", _rate_panels(runs, axis)),
+    ]
+    return [
+        TrainingFigure(name, title, draw_curves(panels, axis.label, line_styles=_LINE_STYLES))
+        for name, title, panels in planned
         if any(panel.curves for panel in panels)
-    }
+    ]
 
 
 Value = Callable[[HistoryRow], float | None]

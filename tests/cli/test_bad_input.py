@@ -153,7 +153,7 @@ class TestData:
         (named,) = [text for text in few_classes if text.startswith("data.val.annotations=")]
         data = f"{shapes_root / 'val2017'},{named.split('=')[1]}"
         line = refused_line("eval", "--ckpt", run_dir, "--data", data)
-        assert "category ids 10, 30, 70 are none of the model's 7 classes" in line
+        assert "category ids 10, 30, 70 are not among the model's 7 classes" in line
         content = json.loads((shapes_root / "annotations/instances_val2017.json").read_text())
         content["categories"][0]["name"] = "dog"
         file = tmp_path / "renamed.json"

@@ -14,7 +14,7 @@ import pytest
 from msdetr.api.training.detection_task import DetectionTask
 from msdetr.engine.records import RunRecords
 from msdetr.engine.run_state import RunState
-from msdetr.engine.step import MicroBatchPlace, StepLoss
+from msdetr.engine.task import MicroBatchPlace, StepLoss
 
 Train = Callable[..., Any]
 Rows = Callable[[Path], list[dict[str, Any]]]

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from msdetr.data.sampling import EpochPlan
 from msdetr.engine.records import RunRecords
 from msdetr.engine.run_state import RunState
-from msdetr.engine.step import StepReport
+from msdetr.engine.step_report import StepReport
 from msdetr.recipe import load_recipe
 
 Train = Callable[..., Any]

@@ -69,7 +69,30 @@ def test_failure_to_plot_does_not_lose_the_training(
     monkeypatch.setattr(run_report, failing, fail)
     done = train(run, "--resume")
     assert (done.code, done.out) == (0, f"{run}\n")
-    assert "the run is whole, but has no report: ZeroDivisionError: no ink" in done.err
+    log = run / "train.log"
+    assert done.err.splitlines()[-1] == (
+        f"the run is whole, but has no report: ZeroDivisionError: no ink; its traceback is in {log}"
+    )
+    last = log.read_text().rpartition(" ERROR ")[2].splitlines()
+    assert last[:2] == ["no report: no ink", "Traceback (most recent call last):"]
+    assert last[-1] == "ZeroDivisionError: no ink"
+    assert 'raise ZeroDivisionError("no ink")' in "\n".join(last)
+
+
+def test_report_that_cannot_be_written_is_a_line_without_a_traceback(
+    finished: tuple[Path, Any], train: Callable[..., Any], tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    shutil.rmtree(run / "plots")
+    (run / "plots").write_text("in the way")
+    done = train(run, "--resume")
+    assert (done.code, done.out) == (0, f"{run}\n")
+    assert done.err.splitlines()[-1].startswith(
+        f"the run is whole, but has no report: {run / 'plots'}: cannot be written: "
+    )
+    last = (run / "train.log").read_text().rpartition(" ERROR ")[2].splitlines()
+    assert len(last) == 1
+    assert last[0].startswith(f"no report: {run / 'plots'}: cannot be written: ")
 
 
 def test_detection_of_a_nameless_label_is_left_out_of_the_samples(

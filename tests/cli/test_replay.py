@@ -18,7 +18,7 @@ from torch import Tensor
 
 from msdetr.engine.records import RunRecords
 from msdetr.engine.run_state import RunState
-from msdetr.engine.step import StepReport
+from msdetr.engine.step_report import StepReport
 
 POISONED = "decoder.layers.1.ffn.linear1.weight"
 

@@ -15,7 +15,7 @@ import pytest
 
 from msdetr.engine.records import RunRecords
 from msdetr.engine.run_state import RunState
-from msdetr.engine.step import StepReport
+from msdetr.engine.step_report import StepReport
 
 Train = Callable[..., Any]
 Disk = Callable[..., Path]

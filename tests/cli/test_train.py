@@ -24,7 +24,7 @@ from torch import Tensor
 from msdetr.api.checkpoints.loaded import load_checkpoint
 from msdetr.engine.records import RunRecords
 from msdetr.engine.run_state import RunState
-from msdetr.engine.step import StepReport
+from msdetr.engine.step_report import StepReport
 from msdetr.engine.weights import unique_state
 from msdetr.evaluation.metrics import SUMMARY_KEYS
 from msdetr.interop.official import to_published

@@ -69,7 +69,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids = sorted(image["id"] for image in content["images"])
     plan = EpochPlan(NUM_TRAIN, BATCH_SIZE, IMAGES_PER_FORWARD, SEED)
     turns = BATCH_SIZE // IMAGES_PER_FORWARD // 2
-    dealt = list(plan.batches(0, rank=1, world=2))[:turns]
+    dealt = list(plan.batches(0, rank=1, num_processes=2))[:turns]
     emptied = {ids[position] for batch in dealt for _, position in batch}
     assert len(emptied) == BATCH_SIZE // 2
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] not in emptied]
@@ -83,7 +83,7 @@ def image_of_rank_1(data_root: Path) -> str:
     content = json.loads((data_root / "annotations" / "instances_train2017.json").read_text())
     images = sorted(content["images"], key=lambda image: int(image["id"]))
     plan = EpochPlan(NUM_TRAIN, BATCH_SIZE, IMAGES_PER_FORWARD, SEED)
-    _, position = next(plan.batches(0, rank=1, world=2, first_step=1))[0]
+    _, position = next(plan.batches(0, rank=1, num_processes=2, first_step=1))[0]
     return str(images[position]["file_name"])
 
 

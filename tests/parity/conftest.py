@@ -191,6 +191,32 @@ def load_case(folder: Path, name: str) -> GoldenCase:
     return GoldenCase(name, model, tensors, expected)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make a test of every whole model that the folder of query groups holds."""
+    if "group_case_name" in metafunc.fixturenames:
+        file = golden_folder() / "query_groups" / "expected.json"
+        names = list(json.loads(file.read_text())) if file.is_file() else ["missing"]
+        metafunc.parametrize("group_case_name", names)
+
+
+def golden_folder() -> Path:
+    """Where the golden numbers are to be, while tests are collected."""
+    named = os.environ.get("MSDETR_GOLDEN")
+    return Path(named) if named else Path(__file__).resolve().parents[3] / "shared" / "golden"
+
+
+@pytest.fixture(scope="session")
+def stored_maps() -> type[StoredMaps]:
+    """What stands in for a backbone."""
+    return StoredMaps
+
+
+@pytest.fixture(scope="session")
+def query_groups_dir(golden_dir: Path) -> Path:
+    """Folder of the golden numbers for query groups."""
+    return golden_dir / "query_groups"
+
+
 @pytest.fixture(scope="session")
 def golden_case(golden_dir: Path) -> Callable[[str], GoldenCase]:
     """Load a small case by name, once per session."""

@@ -130,8 +130,8 @@ def draw(output: ModelOutput) -> Tensor:
 def test_loss_terms_weights_and_total(variant: Variant) -> None:
     output = variant.output()
     criterion = Criterion(variant.supervision(output), alpha=0.25, gamma=2.0)
-    normalizer = float(variant.targets.counts.sum())
-    terms = criterion(output, variant.targets, normalizer=normalizer, u=draw(output))
+    num_targets = float(variant.targets.counts.sum())
+    terms = criterion(output, variant.targets, num_targets=num_targets, u=draw(output))
     values = {variant.published_name(term): term.value.item() for term in terms}
     weights = {variant.published_name(term): term.weight for term in terms}
     assert len(values) == len(terms)
@@ -142,10 +142,8 @@ def test_loss_terms_weights_and_total(variant: Variant) -> None:
 
 def test_pairs_of_variants(variant: Variant) -> None:
     output = variant.output()
-    branches = variant.supervision(output).branches(output, variant.targets)
-    found = dict(
-        zip([b.name for b in branches], assign_together(branches, draw(output)), strict=True)
-    )
+    branches = variant.supervision(output).branches(output, variant.targets, draw(output))
+    found = dict(zip([b.name for b in branches], assign_together(branches), strict=True))
     last = variant.num_layers - 1
     stored = variant.expected["matching"]
     actual = {"hungarian_last": pairs(found["one_to_one"], last, variant.num_images)}

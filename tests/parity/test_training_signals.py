@@ -46,9 +46,9 @@ class Step:
         self.supervision = supervise(self.output)
         shape = self.output.one_to_one.logits.shape[:3]
         self.u = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-        normalizer = float(case.targets.counts.sum())
+        num_targets = float(case.targets.counts.sum())
         criterion = Criterion(self.supervision)
-        self.terms = criterion(self.output, case.targets, normalizer=normalizer, u=self.u)
+        self.terms = criterion(self.output, case.targets, num_targets=num_targets, u=self.u)
         self.total = total_loss(self.terms)
         torch.autograd.backward(self.total)
 
@@ -89,8 +89,8 @@ def _pairs(assignment: Assignment, layer: int, num_images: int) -> list[list[lis
 
 
 def test_matched_pairs(step: Step) -> None:
-    branches = step.supervision.branches(step.output, step.case.targets)
-    assigned = assign_together(branches, step.u)
+    branches = step.supervision.branches(step.output, step.case.targets, step.u)
+    assigned = assign_together(branches)
     found = dict(zip([branch.name for branch in branches], assigned, strict=True))
     num_layers, num_images = step.output.one_to_one.logits.shape[:2]
     pairs = {"hungarian_last": _pairs(found["one_to_one"], num_layers - 1, num_images)}

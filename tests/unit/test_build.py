@@ -61,7 +61,7 @@ def test_recipe_builds(path: Path) -> None:
     assert sum(len(group.parameters) for group in groups.values()) == sum(
         p.requires_grad for p in model.parameters()
     )
-    build_criterion(recipe.supervision)
+    build_criterion(recipe.supervision, recipe.model.query_groups)
     build_schedule(recipe.train, steps_per_epoch=10)
     build_train_transform(recipe.data)
     build_eval_transform(recipe.data)
@@ -144,7 +144,7 @@ def loss_terms(recipe: Recipe) -> list[LossTerm]:
     )
     targets = Targets.from_lists([boxes(2)], [torch.tensor([0, 2])])
     criterion = build_criterion(recipe.supervision)
-    return criterion(output, targets, normalizer=2.0, u=torch.rand(layers, 1, 8))
+    return criterion(output, targets, num_targets=2.0, u=torch.rand(layers, 1, 8))
 
 
 def published_name(term: LossTerm, num_layers: int) -> str:
@@ -275,6 +275,9 @@ VARIANTS: dict[str, tuple[str, Sequence[str]]] = {
             "supervision.proposals=null",
         ),
     ),
+    "hybrid": ("shapes_tiny_ms_hybrid", (SMALL_SHAPES,)),
+    "group": ("shapes_tiny_ms_group", (SMALL_SHAPES,)),
+    "denoising": ("shapes_tiny_ms_cdn", (SMALL_SHAPES,)),
 }
 
 

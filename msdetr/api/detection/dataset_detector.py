@@ -55,7 +55,7 @@ class DatasetDetector:
         loader: Makes batches of the data set.
         settings: How detections are made.
         rank: This process.
-        world: Number of processes; batches are dealt among them.
+        num_processes: Number of processes; batches are dealt among them.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class DatasetDetector:
         settings: DetectionSettings,
         *,
         rank: int = 0,
-        world: int = 1,
+        num_processes: int = 1,
     ) -> None:
         self.settings = settings
         self._dataset = dataset
         self._loader = loader
         self._rank = rank
-        self._world = world
+        self._num_processes = num_processes
 
     @torch.inference_mode()
     def detect(self, model: nn.Module, *, every_layer: bool = False) -> list[Results]:
@@ -88,7 +88,7 @@ class DatasetDetector:
         device = next(model.parameters()).device
         batches = list(
             eval_batches(
-                range(len(self._dataset)), self.settings.batch_size, self._rank, self._world
+                range(len(self._dataset)), self.settings.batch_size, self._rank, self._num_processes
             )
         )
         results: list[Results] = []

@@ -61,6 +61,6 @@ def _preprocessing(loaded: LoadedCheckpoint, settings: ExportSettings) -> dict[s
         "padding": "zeros after normalisation, at the right and bottom",
         "pad_multiple": collator.pad_multiple if settings.static_hw is None else 1,
         "strides": collator.strides,
-        "least_side": settings.least_side,
+        "least_side": settings.min_side,
         "least_cells": collator.min_cells,
     }

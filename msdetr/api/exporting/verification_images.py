@@ -107,15 +107,15 @@ def verification_batches(
         alone = settings.static_hw is None and size == 1
         images = (collator if alone else tight).pad([sample.pixels for sample in samples])
         yield VerificationBatch(
-            images=_pad(images, settings.least_side),
+            images=_pad(images, settings.min_side),
             image_ids=tuple(sample.image_id for sample in samples[: len(group)]),
             original_hw=torch.tensor([sample.original_hw for sample in samples]),
         )
 
 
-def _pad(images: ImageBatch, least_side: int) -> ImageBatch:
+def _pad(images: ImageBatch, min_side: int) -> ImageBatch:
     height, width = images.padding_mask.shape[1:]
-    missing = (0, max(0, least_side - width), 0, max(0, least_side - height))
+    missing = (0, max(0, min_side - width), 0, max(0, min_side - height))
     return ImageBatch(pad(images.pixels, missing), pad(images.padding_mask, missing, value=True))
 
 

@@ -24,7 +24,7 @@ from msdetr.data.coco_index import CocoIndex
 from msdetr.data.loading import BatchLoader
 from msdetr.data.sampling import eval_batches
 from msdetr.engine.checkpoint import EMA_FILE, MODEL_FILE, has_averaged_weights
-from msdetr.engine.processes import create_accelerator
+from msdetr.engine.device import resolve_device
 from msdetr.errors import DataError, UsageError
 from msdetr.files import digest_file
 from msdetr.inspection.recording import RecordedImage, Recorder
@@ -112,7 +112,7 @@ def trace_checkpoint(
     """
     loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides)
     images = load_evaluation_data(loaded.recipe, loaded.label_space, data)
-    model = loaded.model.to(create_accelerator(device=device).device)
+    model = loaded.model.to(resolve_device(device))
     return trace_model(model, loaded.recipe, images, probe=probe, origin=origin_of(loaded))
 
 
@@ -155,7 +155,7 @@ def trace_untrained(
         seed_torch(recipe.train.seed, "init")
         model = build_model(recipe.model, label_space.num_classes).eval()
     origin = TraceOrigin(f"from scratch: {recipe_name}", None, "untrained")
-    model.to(create_accelerator(device=device).device)
+    model.to(resolve_device(device))
     return trace_model(model, recipe, images, probe=probe, origin=origin)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from msdetr.data.batching import Batch
-from msdetr.engine.step import MicroBatchPlace, StepLoss
+from msdetr.engine.task import MicroBatchPlace, StepLoss
 from msdetr.losses import Criterion, total_loss
 from msdetr.structures import ModelOutput
 
@@ -40,9 +40,10 @@ class DetectionTask:
         self, model: nn.Module, batch: Batch, *, normalizer: float, place: MicroBatchPlace
     ) -> StepLoss:
         """Predict, match and compute the losses; see ``TrainingTask.loss``."""
-        output: ModelOutput = model(batch.images)
-        u = _draw_uniform(output, place.derive_seed("one_to_many_cap"))
-        terms = self._criterion(output, batch.targets, normalizer=normalizer, u=u)
+        noised = {} if batch.noised is None else {"noised": batch.noised}
+        output: ModelOutput = model(batch.images, **noised)
+        u = _draw_uniform(output, place)
+        terms = self._criterion(output, batch.targets, num_targets=normalizer, u=u)
         return StepLoss(
             total=total_loss(terms),
             terms={term.key: term.value for term in terms},
@@ -50,8 +51,23 @@ class DetectionTask:
         )
 
 
-def _draw_uniform(output: ModelOutput, seed: int) -> Tensor:
-    """Draw u [N, B, Q] in [0, 1), the same on every device."""
-    logits = output.one_to_one.logits
+def _draw_uniform(output: ModelOutput, place: MicroBatchPlace) -> Tensor:
+    """Draw u [N, B, Q] in [0, 1), the same on every device; Q over all groups that may need it.
+
+    Every group has a generator of its own, so that the primary group's numbers are those of a
+    model without other groups.
+    """
+    drawn = [_draw_like(output.one_to_one.logits, place.derive_seed("one_to_many_cap"))]
+    for group in output.extra_groups:
+        if group.one_to_many is None:
+            break  # no group after the first such one draws
+        seed = place.derive_seed(f"one_to_many_cap/{group.name}")
+        drawn.append(_draw_like(group.one_to_one.logits, seed))
+    device = output.one_to_one.logits.device
+    u = drawn[0] if len(drawn) == 1 else torch.cat(drawn, dim=2)
+    return u.to(device, non_blocking=True)
+
+
+def _draw_like(logits: Tensor, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand(logits.shape[:3], generator=generator).to(logits.device, non_blocking=True)
+    return torch.rand(logits.shape[:3], generator=generator)

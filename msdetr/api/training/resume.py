@@ -10,7 +10,7 @@ from msdetr.api.datasets import TrainingData
 from msdetr.engine.checkpoint import read_info, resolve_checkpoint
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.errors import CheckpointError, DataError, Problem
-from msdetr.recipe import Recipe, load_recipe, recipe_to_dict
+from msdetr.recipe import Recipe, load_recipe, recipe_from_dict, recipe_to_dict
 
 _SHOWN_DIGITS = 12
 
@@ -85,6 +85,8 @@ def _shorten(digest: object) -> str:
 
 
 def _check_same_recipe(saved_recipe: object, recipe: Recipe, source: Path) -> None:
+    if isinstance(saved_recipe, Mapping):  # perhaps of an earlier version, with other fields
+        saved_recipe = recipe_to_dict(recipe_from_dict(saved_recipe, str(source)))
     saved, asked = _flatten(saved_recipe), _flatten(recipe_to_dict(recipe))
     different = sorted(
         key

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from rich.console import Console
 from rich.text import Text
 
 from msdetr.api.datasets import EvaluationData
-from msdetr.api.plot import plot_runs
+from msdetr.api.plot import SavedFigure, plot_runs
 from msdetr.data.images import decode_image
 from msdetr.drawing.detections import draw_detections
 from msdetr.engine.metrics_file import read_rows
-from msdetr.engine.reporting import logger
+from msdetr.engine.reporting import logger, logging_to
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.errors import MsdetrError
+from msdetr.files import replace_text
 from msdetr.recipe import Recipe, recipe_to_dict, recipe_to_yaml
 from msdetr.run_report.page import RunReport, SamplePictures, render_run_report
 
@@ -27,13 +29,13 @@ REPORT_FILE = "report.html"
 _NUM_SAMPLES = 6
 _LOWEST_SCORE = 0.3
 _MOST_DETECTIONS = 20
-_TITLES = {"losses": "Losses", "ap": "AP", "learning_rate": "Learning rate"}
 
 
 def report_run(directory: RunDirectory, recipe: Recipe, images: EvaluationData) -> Path | None:
     """Draw the curves of a finished run and write its report.
 
-    Whatever goes wrong is said on stderr, and nothing else: the run's checkpoints matter more.
+    Whatever goes wrong is said on stderr and in the run's log, and nothing else happens: the run's
+    checkpoints matter more.
 
     Args:
         directory: Of the run.
@@ -47,28 +49,39 @@ def report_run(directory: RunDirectory, recipe: Recipe, images: EvaluationData) 
     file = directory.path / REPORT_FILE
     try:
         plots = plot_runs([directory.path])
-        report = _collect(directory, recipe, images, plots.files)
-        file.write_text(render_run_report(report), encoding="utf-8")
+        report = _collect(directory, recipe, images, plots.figures)
+        replace_text(file, render_run_report(report))
     except Exception as error:  # the training is done and must not fail for a picture
-        logger.debug("the report failed", exc_info=True)
-        kind = "" if isinstance(error, MsdetrError) else f"{type(error).__name__}: "
-        console.print(Text(f"the run is whole, but has no report: {kind}{error}"), soft_wrap=True)
+        said = f"the run is whole, but has no report: {_explain(error, directory)}"
+        console.print(Text(said), soft_wrap=True)
         return None
     console.print(Text(f"report: {file}"), soft_wrap=True)
     return file
 
 
+def _explain(error: Exception, directory: RunDirectory) -> str:
+    """Log an error, with its traceback if it is a fault of the program, and say it in a line."""
+    is_expected = isinstance(error, MsdetrError)
+    with suppress(OSError), logging_to(directory.log_file):
+        logger.error("no report: %s", error, exc_info=None if is_expected else error)
+    if is_expected:
+        return str(error)
+    return f"{type(error).__name__}: {error}; its traceback is in {directory.log_file}"
+
+
 def _collect(
-    directory: RunDirectory, recipe: Recipe, images: EvaluationData, plots: Sequence[Path]
+    directory: RunDirectory,
+    recipe: Recipe,
+    images: EvaluationData,
+    figures: Sequence[SavedFigure],
 ) -> RunReport:
     metrics = _read_json(directory.evaluation / "metrics.json")
-    curves = {file.stem: file for file in plots if file.suffix == ".svg"}
     environment = _read_json(directory.environment_file)
     return RunReport(
         name=directory.path.resolve().name,
         description=recipe.description,
         facts=_facts(directory, recipe, images),
-        curves={_TITLES[name]: file for name, file in curves.items()},
+        curves={figure.title: figure.svg for figure in figures},
         evaluation=metrics,
         evaluation_note=f"The last evaluation, on {len(images.image_ids)} images.",
         samples=_draw_samples(directory, images),

@@ -19,6 +19,7 @@ from msdetr.build import (
     build_model,
     build_parameter_groups,
     build_schedule,
+    build_train_collator,
     load_pretrained_backbone,
 )
 from msdetr.data.batching import Batch
@@ -32,6 +33,7 @@ from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.settings import TrainerSettings
 from msdetr.evaluation.coco import evaluate_boxes
 from msdetr.evaluation.results import write_results
+from msdetr.files import replace_text
 from msdetr.recipe import Recipe
 from msdetr.seeding import seed_torch
 
@@ -76,12 +78,15 @@ class TrainingSession:
             recipe.model,
             data.label_space.num_classes,
             checkpoint_encoder=recipe.train.checkpoint_encoder,
+            one_to_many_groups="primary"
+            if recipe.supervision.group is None
+            else recipe.supervision.group.one_to_many,
         )
-        self.task = DetectionTask(build_criterion(recipe.supervision))
+        self.task = DetectionTask(build_criterion(recipe.supervision, recipe.model.query_groups))
         self._collator = build_collator(recipe, self.model)
         self._train_loader = BatchLoader(
             data.train,
-            self._collator,
+            build_train_collator(recipe, self.model, data.label_space),
             num_workers=recipe.data.num_workers,
             pin_memory=accelerator.device.type == "cuda",
         )
@@ -142,8 +147,10 @@ class TrainingSession:
 
     def batches(self, epoch: int, first_step: int) -> Iterable[Batch]:
         """This process's micro-batches of an epoch, from an optimizer step on."""
-        rank, world = self._processes.rank, self._processes.count
-        return self._train_loader.load(self.plan.batches(epoch, rank, world, first_step=first_step))
+        shares = self.plan.batches(
+            epoch, self._processes.rank, self._processes.num_processes, first_step=first_step
+        )
+        return self._train_loader.load(shares)
 
     def evaluate(self, model: nn.Module) -> dict[str, float | None]:
         """Evaluate on the validation images and keep the result in the run's directory.
@@ -159,7 +166,7 @@ class TrainingSession:
         metrics = evaluate_boxes(val.ground_truth, results, image_ids=val.image_ids)
         folder = self._directory.evaluation
         folder.mkdir(exist_ok=True)
-        (folder / "metrics.json").write_text(json.dumps(metrics.to_dict(), indent=2) + "\n")
+        replace_text(folder / "metrics.json", json.dumps(metrics.to_dict(), indent=2) + "\n")
         write_results(folder / "predictions.json", results)
         return metrics.summary()
 
@@ -178,5 +185,5 @@ class TrainingSession:
                 category_id_of_label=self.data.label_space.category_id_by_label,
             ),
             rank=self._processes.rank,
-            world=self._processes.count,
+            num_processes=self._processes.num_processes,
         )

@@ -1,13 +1,13 @@
 """The embedded default: a generated data set of shapes, written in the COCO layout.
 
-Seven classes told apart by their outline alone; colours and textures are drawn independently of
+Seven classes told apart by their outline alone; colors and textures are drawn independently of
 the class, from one stream of random integers per image. Images have 128 to 256 px per side and
 0 to 12 objects (about 5% have none); about 15% of the objects are small in COCO's terms (their
 box has less than 32 x 32 px, no side falls below 14 px) and about 15% overlap another one at IoU
 0.2 to 0.45, the others at 0.1 at most. Later objects cover earlier ones, of which about 60% or
 more stay visible; boxes are tight to the whole outline, also where it is covered. Backgrounds
 have gradients, stripes, clouds, grain, and clutter of thin lines and blobs without edges. Every
-object differs clearly in lightness and colour from what it covers.
+object differs clearly in lightness and color from what it covers.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,12 +27,13 @@ from msdetr.data.coco_index import SPLIT_FOLDERS
 from msdetr.data.shapes.outlines import SHAPE_CLASSES
 from msdetr.data.shapes.scene import GENERATOR_VERSION, Scene, generate_scene
 from msdetr.errors import DataError
+from msdetr.files import providing_directory
 
 MARKER_NAME = "shapes.json"
 _ID_OF_VAL = 1_000_000
 
 Progress = Callable[[int, int], None]
-"""Told how many images are done, and of how many."""
+"""Called with the number of finished images and their total."""
 
 
 def default_folder(num_train: int, num_val: int) -> Path:
@@ -53,7 +52,7 @@ def ensure(folder: Path, num_train: int, num_val: int, progress: Progress | None
 
     Args:
         folder: Where to write ``train2017/``, ``val2017/`` and ``annotations/``.
-        num_train: Images for training. The first n images are the same for any number.
+        num_train: Images for training. The first n images are the same whatever the number.
         num_val: Images for validation, from other seeds.
         progress: Called after every image.
 
@@ -67,15 +66,9 @@ def ensure(folder: Path, num_train: int, num_val: int, progress: Progress | None
     if _holds(folder, wanted):
         return folder
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
+        with providing_directory(folder) as aside:
             digest = _write(aside, {"train": num_train, "val": num_val}, progress)
             (aside / MARKER_NAME).write_text(json.dumps({**wanted, "sha256": digest}) + "\n")
-            aside.chmod(0o755)
-            _publish(aside, folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         raise DataError(str(folder), f"the shapes data set cannot be written: {error}") from error
     if not _holds(folder, wanted):
@@ -101,16 +94,8 @@ def _holds(folder: Path, wanted: Mapping[str, int]) -> bool:
             str(folder), f"holds something else (no {MARKER_NAME}); name an empty or new folder"
         ) from None
     if found != wanted:
-        raise DataError(str(folder), f"holds shapes of {found}, wanted {dict(wanted)}")
+        raise DataError(str(folder), f"holds shapes of {found}, expected {dict(wanted)}")
     return True
-
-
-def _publish(aside: Path, folder: Path) -> None:
-    try:
-        aside.rename(folder)
-    except OSError:
-        if not (folder / MARKER_NAME).is_file():
-            raise
 
 
 @dataclass(frozen=True)

@@ -8,22 +8,22 @@ from numpy.typing import NDArray
 from msdetr.data.shapes.draws import Draws
 from msdetr.data.shapes.outlines import direction
 
-Colour = NDArray[np.int32]
+Color = NDArray[np.int32]
 """[3] RGB."""
 Pixels = NDArray[np.int32]
 """[H, W, 3] RGB, not yet clipped to 0..255."""
 Plane = NDArray[np.int32]
 """[H, W]."""
 
-_COLOUR_TRIES = 50
+_COLOR_TRIES = 50
 _MIN_DISTANCE = 200
 _MIN_LIGHT_DIFFERENCE = 60
 
 
 def draw_background(draws: Draws, hw: tuple[int, int]) -> Pixels:
     """Draw a gradient with stripes, soft clouds, lines, soft blobs and grain."""
-    base = _colour(draws, 50, 205)
-    other = base + _colour(draws, -60, 60)
+    base = _color(draws, 50, 205)
+    other = base + _color(draws, -60, 60)
     pixels = _blend(base, other, _ramp(draws, hw))
     pixels = pixels + _stripes(draws, hw, draws.integer(0, 16))[..., None]
     pixels = pixels + _clouds(draws, hw, draws.integer(8, 30))
@@ -34,15 +34,15 @@ def draw_background(draws: Draws, hw: tuple[int, int]) -> Pixels:
     return pixels + _grain(draws, hw)[..., None]
 
 
-def draw_surface(draws: Draws, hw: tuple[int, int], behind: Colour) -> Pixels:
+def draw_surface(draws: Draws, hw: tuple[int, int], behind: Color) -> Pixels:
     """Draw the texture of an object: plain, striped, chequered or clouded.
 
     Args:
         draws: Source of randomness.
         hw: Height and width in pixels.
-        behind: Mean colour of what the object covers; the object's colour differs from it.
+        behind: Mean color of what the object covers; the object's color differs from it.
     """
-    colour = draw_contrasting(draws, behind)
+    color = draw_contrasting(draws, behind)
     depth = draws.integer(10, 35)
     kind = draws.integer(0, 3)
     if kind == 0:
@@ -53,18 +53,18 @@ def draw_surface(draws: Draws, hw: tuple[int, int], behind: Colour) -> Pixels:
         relief = _chequers(draws, hw, depth)
     else:
         relief = _clouds(draws, hw, depth)[..., 0]
-    return colour + (relief + _grain(draws, hw))[..., None]
+    return color + (relief + _grain(draws, hw))[..., None]
 
 
-def draw_contrasting(draws: Draws, behind: Colour) -> Colour:
-    """Draw any colour that can be told from the one behind it."""
-    for _ in range(_COLOUR_TRIES):
-        colour = _colour(draws, 10, 245)
-        difference = colour - behind
+def draw_contrasting(draws: Draws, behind: Color) -> Color:
+    """Draw any color that can be told from the one behind it."""
+    for _ in range(_COLOR_TRIES):
+        color = _color(draws, 10, 245)
+        difference = color - behind
         light = abs(int(difference @ np.array([3, 6, 1]))) // 10
         if np.abs(difference).sum() >= _MIN_DISTANCE and light >= _MIN_LIGHT_DIFFERENCE:
             break
-    return colour
+    return color
 
 
 def _axes(hw: tuple[int, int]) -> tuple[Plane, Plane]:
@@ -86,8 +86,8 @@ def _ramp(draws: Draws, hw: tuple[int, int]) -> Plane:
     return along * 256 // (int(along.max()) + 1)
 
 
-def _blend(first: Colour | Pixels, second: Colour | Pixels, share: Plane) -> Pixels:
-    """Mix two colours; a share of 256 is all of the second."""
+def _blend(first: Color | Pixels, second: Color | Pixels, share: Plane) -> Pixels:
+    """Mix two colors; a share of 256 is all of the second."""
     mixed: Pixels = first * (256 - share[..., None]) + second * share[..., None]
     return mixed >> 8
 
@@ -128,7 +128,7 @@ def _add_blob(draws: Draws, pixels: Pixels) -> Pixels:
     # No edge anywhere: the blob fades to nothing at its radius.
     nearness = np.maximum(radius * radius - dy * dy - dx * dx, 0)
     share = nearness * draws.integer(80, 200) // (radius * radius)
-    return _blend(pixels, _colour(draws, 10, 245), share)
+    return _blend(pixels, _color(draws, 10, 245), share)
 
 
 def _add_line(draws: Draws, pixels: Pixels) -> Pixels:
@@ -139,8 +139,8 @@ def _add_line(draws: Draws, pixels: Pixels) -> Pixels:
     point = draws.integer(0, height - 1), draws.integer(0, width - 1)
     on_line = np.abs(across - across[point]) <= draws.integer(512, 1536)
     in_reach = np.abs(along - along[point]) <= draws.integer(10, 80) * 1024
-    return np.where((on_line & in_reach)[..., None], _colour(draws, 10, 245), pixels)
+    return np.where((on_line & in_reach)[..., None], _color(draws, 10, 245), pixels)
 
 
-def _colour(draws: Draws, low: int, high: int) -> Colour:
+def _color(draws: Draws, low: int, high: int) -> Color:
     return np.array([draws.integer(low, high) for _ in range(3)], dtype=np.int32)

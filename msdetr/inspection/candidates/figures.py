@@ -27,7 +27,7 @@ _DASHES = {"one_to_one": "-", "one_to_many": "--"}
 
 
 @dataclass(frozen=True, eq=False)
-class ShownTarget:
+class CandidateTarget:
     """A target to show.
 
     Attributes:
@@ -58,7 +58,7 @@ def choose_targets(trace: MatchTrace, most: int) -> list[tuple[int, int]]:
 
 
 def draw_candidates(
-    models: Sequence[MeasuredTrace], shown: Sequence[ShownTarget], rule: OneToManyAssigner
+    models: Sequence[MeasuredTrace], shown: Sequence[CandidateTarget], rule: OneToManyAssigner
 ) -> Figure:
     """Draw targets in rows: the target, then every model's top 20 boxes of the last layer.
 
@@ -94,7 +94,7 @@ def draw_candidates(
     return figure
 
 
-def _show_target(axes: Axes, trace: MatchTrace, entry: ShownTarget) -> None:
+def _show_target(axes: Axes, trace: MatchTrace, entry: CandidateTarget) -> None:
     image = trace.images[entry.image]
     _show_picture(axes, entry.picture)
     height, width = image.original_hw
@@ -106,7 +106,7 @@ def _show_target(axes: Axes, trace: MatchTrace, entry: ShownTarget) -> None:
 
 
 def _show_candidates(
-    axes: Axes, trace: MatchTrace, entry: ShownTarget, rule: OneToManyAssigner, scale: Normalize
+    axes: Axes, trace: MatchTrace, entry: CandidateTarget, rule: OneToManyAssigner, scale: Normalize
 ) -> None:
     image = trace.images[entry.image]
     _show_picture(axes, entry.picture)

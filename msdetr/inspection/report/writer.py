@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, Template
 
 from msdetr.errors import TraceError
+from msdetr.files import replacing_file
 from msdetr.inspection.report.payload import StoredImage, pairs_kept, store
 from msdetr.inspection.report.pictures import encode_pictures
 from msdetr.inspection.trace import MatchTrace, TracedImage
@@ -51,7 +52,6 @@ def write_report(
     trace: MatchTrace,
     path: Path,
     *,
-    title: str = "Matching report",
     max_megabytes: float = 30.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> ReportSize:
@@ -63,7 +63,6 @@ def write_report(
     Args:
         trace: What to show.
         path: The file; an older one is replaced.
-        title: Heading of the page.
         max_megabytes: Largest size of the file, in 10^6 bytes.
         progress: Called with the finished and all steps.
 
@@ -88,7 +87,7 @@ def write_report(
         "without_photo": missing,
         "pairs": _pairs(trace, images, stored),
     }
-    context = {"title": title, "report": _index(trace, images), "notes": notes}
+    context = {"report": _index(trace, images), "notes": notes}
     _write(path, {**context, "blocks": blocks[:fitting], "photos": photos})
     return ReportSize(path.stat().st_size, fitting, len(trace.images) - fitting, missing)
 
@@ -116,7 +115,7 @@ def _encode_blocks(trace: MatchTrace, steps: _Steps) -> tuple[list[StoredImage],
 
 def _fixed_size(trace: MatchTrace) -> int:
     """Size of the page in bytes without blocks and photos."""
-    context = {"title": "", "report": _index(trace, trace.images), "notes": {"pairs": (0, 0)}}
+    context = {"report": _index(trace, trace.images), "notes": {"pairs": (0, 0)}}
     frame = _template().render(**context, blocks=[], photos=[], scripts=_scripts(), style=_style())
     # Each block and photo stands in an element of its own.
     return len(frame.encode()) + 150 * len(trace.images)
@@ -212,11 +211,9 @@ def _style() -> str:
 
 
 def _write(path: Path, context: dict[str, Any]) -> None:
-    aside = path.with_name(path.name + ".new")
     stream = _template().stream(**context, scripts=_scripts(), style=_style())
     try:
-        stream.dump(str(aside), encoding="utf-8")
-        aside.replace(path)
+        with replacing_file(path) as aside:
+            stream.dump(str(aside), encoding="utf-8")
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise TraceError(str(path), f"the report cannot be written: {error}") from error

@@ -51,6 +51,10 @@ class Request:
     match_on: Predictions
     targets: Targets
 
+    @property
+    def u(self) -> Tensor:
+        return draw_u(self.match_on)
+
 
 def test_cost_is_the_weighted_sum() -> None:
     predictions, targets = draw_predictions(2), draw_targets((3, 2))
@@ -124,9 +128,11 @@ def test_joint_assignment_equals_separate_ones_with_one_call_to_the_solver(
 ) -> None:
     num_problems = []
 
-    def counted(costs: list[Tensor], counts: list[Tensor]) -> list[Tensor]:
+    def counted(
+        costs: list[Tensor], counts: list[Tensor], copies: list[int] | None = None
+    ) -> list[Tensor]:
         num_problems.append(len(costs))
-        return solve_together(costs, counts)
+        return solve_together(costs, counts, copies)
 
     monkeypatch.setattr(hungarian, "solve_together", counted)
     many = OneToManyAssigner(
@@ -138,11 +144,10 @@ def test_joint_assignment_equals_separate_ones_with_one_call_to_the_solver(
         Request(many, draw_predictions(2, seed=5), targets),
         Request(HungarianAssigner(0, 5, 2), draw_predictions(2, num_queries=40), targets),
     ]
-    u = draw_u(requests[0].match_on)
-    together = assign_together(requests, u)
+    together = assign_together(requests)
     assert num_problems == [2]
     for request, rows in zip(requests, together, strict=True):
-        separate = request.assigner.assign(request.match_on, request.targets, u)
+        separate = request.assigner.assign(request.match_on, request.targets, request.u)
         assert pairs(rows) == pairs(separate)
         assert pairs(rows)
 
@@ -152,5 +157,5 @@ def test_joint_assignment_without_hungarian_branches() -> None:
         k=2, threshold=0.3, iou_weight=0.7, class_weight=0.3, max_positive_fraction=None
     )
     request = Request(many, draw_predictions(1), draw_targets((2,)))
-    (rows,) = assign_together([request], draw_u(request.match_on))
+    (rows,) = assign_together([request])
     assert pairs(rows)

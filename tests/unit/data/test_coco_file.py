@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from msdetr.data.coco_file import (
-    drop_contradictions,
-    find_contradictions,
+    drop_inconsistent_entries,
+    find_inconsistent_ids,
     load_annotations,
     parse_annotations,
 )
@@ -184,7 +184,7 @@ def test_reports_all_problems_of_a_stage_at_once(tmp_path: Path) -> None:
     ]
 
 
-class TestContradictions:
+class TestInconsistentIds:
     @pytest.fixture
     def contradictory(self) -> dict[str, Any]:
         content = coco()
@@ -199,7 +199,7 @@ class TestContradictions:
         return content
 
     def test_all_are_listed(self, contradictory: dict[str, Any]) -> None:
-        found = {entry.check: entry.ids for entry in find_contradictions(contradictory)}
+        found = {entry.check: entry.ids for entry in find_inconsistent_ids(contradictory)}
         assert found == {
             "duplicate_image_id": (5,),
             "duplicate_annotation_id": (1,),
@@ -209,9 +209,9 @@ class TestContradictions:
         }
 
     def test_what_does_not_contradict_stays(self, contradictory: dict[str, Any]) -> None:
-        kept = drop_contradictions(contradictory)
+        kept = drop_inconsistent_entries(contradictory)
         assert kept == coco()
-        assert find_contradictions(kept) == []
+        assert find_inconsistent_ids(kept) == []
 
     def test_parsing_leaves_them_to_the_caller(
         self, tmp_path: Path, contradictory: dict[str, Any]

@@ -95,7 +95,7 @@ def test_missing_image_is_named(index: CocoIndex) -> None:
 
 def test_categories_that_the_model_does_not_know(index: CocoIndex) -> None:
     space = LabelSpace.contiguous([Category(3, "x")])
-    with pytest.raises(DataError, match=r"annotations\.json: category ids 5 are none of"):
+    with pytest.raises(DataError, match=r"annotations\.json: category ids 5 are not among"):
         DetectionDataset(index, TRAIN, space, seed=0)
 
 

@@ -12,16 +12,16 @@ ANIMALS = [Category(7, "cat"), Category(3, "dog"), Category(90, "emu")]
 def test_contiguous_maps_ascending_ids() -> None:
     space = LabelSpace.contiguous(ANIMALS)
     assert space == LabelSpace((3, 7, 90), ("dog", "cat", "emu"), 3)
-    assert [space.label_of(i) for i in (3, 7, 90)] == [0, 1, 2]
-    assert [space.category_id_of(label) for label in range(3)] == [3, 7, 90]
+    assert space.labels == (0, 1, 2)
+    assert space.category_id_by_label == (3, 7, 90)
     assert space.names_by_label == ("dog", "cat", "emu")
 
 
 def test_coco91_uses_raw_ids() -> None:
     space = LabelSpace.coco91(ANIMALS)
     assert space.num_classes == 91
-    assert space.label_of(90) == 90
-    assert space.category_id_of(7) == 7
+    assert space.labels == (3, 7, 90)
+    assert space.category_id_by_label[7] == 7
     assert len(space.category_id_by_label) == len(space.names_by_label) == 91
     assert space.names_by_label[3] == "dog"
     assert space.names_by_label[0] == "unused_0"
@@ -42,7 +42,9 @@ def test_labels_of_maps_arrays() -> None:
 
 
 def test_labels_of_names_unknown_categories() -> None:
-    with pytest.raises(DataError, match=r"val\.json: category ids 4, 8 are none of the model's 3"):
+    with pytest.raises(
+        DataError, match=r"val\.json: category ids 4, 8 are not among the model's 3"
+    ):
         LabelSpace.contiguous(ANIMALS).labels_of([3, 8, 4], "val.json")
 
 

@@ -24,11 +24,11 @@ def test_one_process_sees_every_step_in_order() -> None:
     assert len(set(positions)) == 48
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_micro_batches_do_not_depend_on_the_number_of_processes(world: int) -> None:
+@pytest.mark.parametrize("num_processes", [2, 4])
+def test_micro_batches_do_not_depend_on_the_number_of_processes(num_processes: int) -> None:
     alone = list(plan().batches(epoch=0))
-    together = [list(plan().batches(0, rank, world)) for rank in range(world)]
-    # Micro-batch j runs on process j mod world, so dealing them round again restores the order.
+    together = [list(plan().batches(0, rank, num_processes)) for rank in range(num_processes)]
+    # Micro-batch j runs on process j mod num_processes: dealing them round restores the order.
     assert [batch for turn in zip(*together, strict=True) for batch in turn] == alone
 
 
@@ -52,21 +52,21 @@ def test_few_images_are_repeated_to_fill_one_step() -> None:
 
 
 def test_resuming_in_the_middle_of_an_epoch() -> None:
-    whole = list(plan().batches(1, rank=1, world=2))
-    assert list(plan().batches(1, rank=1, world=2, first_step=4)) == whole[4 * 2 :]
+    whole = list(plan().batches(1, rank=1, num_processes=2))
+    assert list(plan().batches(1, rank=1, num_processes=2, first_step=4)) == whole[4 * 2 :]
 
 
 def test_indivisible_numbers_are_refused() -> None:
     with pytest.raises(UsageError, match=r"train\.batch_size: must be a multiple .* \(3\), got 8"):
         plan(images_per_forward=3)
     with pytest.raises(UsageError, match="cannot be divided among 3 processes"):
-        list(plan().batches(0, rank=0, world=3))
+        list(plan().batches(0, rank=0, num_processes=3))
     with pytest.raises(UsageError, match="num_images: must be at least 1, got 0"):
         plan(0)
 
 
-@pytest.mark.parametrize("world", [1, 2, 3, 8])
-def test_evaluation_batches_do_not_depend_on_the_number_of_processes(world: int) -> None:
+@pytest.mark.parametrize("num_processes", [1, 2, 3, 8])
+def test_evaluation_batches_do_not_depend_on_the_number_of_processes(num_processes: int) -> None:
     alone = list(eval_batches(range(11), 3))
     assert [[position for _, position in batch] for batch in alone] == [
         [0, 1, 2],
@@ -74,6 +74,8 @@ def test_evaluation_batches_do_not_depend_on_the_number_of_processes(world: int)
         [6, 7, 8],
         [9, 10],
     ]
-    dealt = [list(eval_batches(range(11), 3, rank, world)) for rank in range(world)]
+    dealt = [list(eval_batches(range(11), 3, rank, num_processes)) for rank in range(num_processes)]
     assert sorted(batch for rank in dealt for batch in rank) == alone
-    assert all(dealt[j % world][j // world] == batch for j, batch in enumerate(alone))
+    assert all(
+        dealt[j % num_processes][j // num_processes] == batch for j, batch in enumerate(alone)
+    )

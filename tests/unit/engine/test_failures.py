@@ -22,10 +22,10 @@ GLOO = (
 class AskedRollCall:
     """Stands for a roll call."""
 
-    count: int
+    num_processes: int
 
     def explain_loss(self, reason: str) -> LostProcessError:
-        return LostProcessError(f"process 1 of {self.count} is gone ({reason})")
+        return LostProcessError(f"process 1 of {self.num_processes} is gone ({reason})")
 
 
 @pytest.mark.parametrize(

@@ -251,7 +251,7 @@ def test_a_full_disk_stops_the_run_with_the_older_checkpoint(
         raise OSError(28, "No space left on device")
 
     def evaluate(_: Any) -> dict[str, float | None]:
-        monkeypatch.setattr("msdetr.engine.checkpoint.os.fsync", full)
+        monkeypatch.setattr("msdetr.files.os.fsync", full)
         return {"ap": 0.1}
 
     with pytest.raises(MsdetrError, match="No space left on device"):

@@ -27,7 +27,7 @@ class Place:
     """Stands for the processes: their number and which one this is."""
 
     rank: int
-    count: int = NUM_PROCESSES
+    num_processes: int = NUM_PROCESSES
 
     def broadcast(self, _: str) -> str:
         return "the same name"
@@ -158,6 +158,6 @@ def test_there_is_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_process_asks_nobody() -> None:
     before = threading.active_count()
-    with RollCall(cast("Processes", Place(0, count=1))) as call:
+    with RollCall(cast("Processes", Place(0, num_processes=1))) as call:
         assert threading.active_count() == before
         assert call.find_lost() == ""

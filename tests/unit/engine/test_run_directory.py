@@ -18,7 +18,6 @@ def test_a_new_run_holds_recipe_and_environment(tmp_path: Path) -> None:
     assert run.recipe_file.read_text() == "x: 1\n"
     assert "torch" in json.loads(run.environment_file.read_text())["packages"]
     assert run.find_last() is None
-    run.check_resumable()
 
 
 def test_a_directory_in_use_is_refused_with_the_ways_out(tmp_path: Path) -> None:
@@ -61,12 +60,6 @@ def test_a_read_only_place_is_refused_at_once(small_disk: Callable[..., Path]) -
     disk = small_disk(100_000, "ro")
     with pytest.raises(RunDirectoryError, match=f"{disk} is read-only or needs other rights"):
         RunDirectory(disk / "runs" / "mine").check_writable()
-
-
-def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
-    assert not RunDirectory(tmp_path).holds_run
-    with pytest.raises(RunDirectoryError, match="holds no run"):
-        RunDirectory(tmp_path).check_resumable()
 
 
 def test_epoch_checkpoints_sort_by_name(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from msdetr.engine.processes import create_accelerator
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.schedule import Schedule
 from msdetr.engine.settings import TrainerSettings
-from msdetr.engine.step import MicroBatchPlace, StepLoss
+from msdetr.engine.task import MicroBatchPlace, StepLoss
 from msdetr.errors import MsdetrError
 
 STEPS_PER_EPOCH = 5
@@ -127,16 +127,16 @@ def make_trainer(directory: Path, **options: Any) -> Trainer[ToyBatch]:
         "head": ParameterGroup(list(model.second.parameters()), 0.01),
     }
     micro_batches = options.get("micro_batches", 4)
-    rank, world = accelerator.process_index, accelerator.num_processes
+    rank, num_processes = accelerator.process_index, accelerator.num_processes
 
     def loader(epoch: int, start_step: int) -> Iterator[ToyBatch]:
         for step in range(start_step, STEPS_PER_EPOCH):
-            for index in range(rank, micro_batches, world):
+            for index in range(rank, micro_batches, num_processes):
                 yield make_batch(epoch, step, index)
 
     run = RunDirectory(directory)
     if not run.holds_run and accelerator.is_main_process:
-        run.create(recipe_text="toy: true\n", environment={"processes": world})
+        run.create(recipe_text="toy: true\n", environment={"processes": num_processes})
     accelerator.wait_for_everyone()
     settings = TrainerSettings(
         epochs=options.get("epochs", 2),

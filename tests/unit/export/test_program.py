@@ -81,8 +81,12 @@ def test_nothing_of_the_training_is_left(kind: str, build_tiny: Build) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     program = build_program(model, ExportSettings(), detections=9)
     names = {name for name, _ in program.named_parameters()}
-    assert not [n for n in names if "extra_ffn" in n or "one_to_many" in n or "class_heads" in n]
-    assert "class_head.weight" in names
+    assert not [n for n in names if "extra_ffn" in n or "one_to_many" in n or "groups" in n]
+    # Only the last layer classifies.
+    assert {n for n in names if "class_heads" in n} == {
+        "decoder.class_heads.0.weight",
+        "decoder.class_heads.0.bias",
+    }
     assert program.query_source.class_head.weight.shape == (1, 32)
     assert model.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from msdetr.export import ExportedOutput, VerificationBatch, VerificationReport, verify
 from msdetr.model import DetectionModel, TwoStageQueries
+from msdetr.model.queries import best_cells
 from msdetr.structures import Detections, ImageBatch
 
 Build = Callable[..., DetectionModel]
@@ -34,8 +35,9 @@ class RawFile:
             assert isinstance(source, TwoStageQueries)
             proposals = source(memory).proposals
             assert proposals is not None
-            cells = self.choose(source.best_cells(proposals))
-            last = model.decoder(source(memory, cells).groups, memory).one_to_one
+            cells = self.choose(best_cells(proposals, source.num_queries))
+            (decoded,) = model.decoder([source(memory, cells)], memory)
+            last = decoded.one_to_one
         return self.change(ExportedOutput(last.logits[-1], last.boxes_cxcywh[-1], cells))
 
     def run(self, images: ImageBatch) -> dict[str, Tensor]:

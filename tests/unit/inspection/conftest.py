@@ -143,9 +143,10 @@ def pairs_of_batch() -> Callable[[Scene], dict[str, set[tuple[int, int, int, int
         branches = scene.criterion.supervision.branches(
             replace(scene.output, one_to_many=scene.output.one_to_many or scene.output.one_to_one),
             scene.targets,
+            scene.u,
         )
         found = {}
-        for branch, rows in zip(branches, assign_together(branches, scene.u), strict=True):
+        for branch, rows in zip(branches, assign_together(branches), strict=True):
             ids = scene.targets.image_ids[rows.image]
             columns = torch.stack([ids, rows.layer, rows.target, rows.query], dim=1)[rows.valid]
             found[branch.name] = {tuple(row) for row in columns.tolist()}

@@ -17,7 +17,7 @@ Scene = Any
 
 def test_losses_of_the_images_add_up_to_those_of_the_batch(scene: Scene) -> None:
     made = scene(seed=3)
-    terms = made.criterion(made.output, made.targets, normalizer=1.0, u=made.u)
+    terms = made.criterion(made.output, made.targets, num_targets=1.0, u=made.u)
     for term in terms:
         recorded = [
             getattr(image, term.branch).losses[term.layer, LOSS_NAMES.index(term.name)]

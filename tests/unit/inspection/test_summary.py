@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from msdetr.inspection.rematch import rematch
-from msdetr.inspection.summary import MatchingSummary, Spread, summarize
+from msdetr.inspection.summary import MatchingSummary, Spread, SummaryBuilder
 from msdetr.inspection.summary_table import summary_table
 from msdetr.inspection.trace import MatchTrace
 
@@ -23,7 +23,10 @@ Pairs = set[tuple[int, int, int, int]]
 
 
 def summary_of(trace: MatchTrace) -> MatchingSummary:
-    return summarize(trace, [rematch(image, trace.info.one_to_many) for image in trace.images])
+    builder = SummaryBuilder(trace.info, range(trace.info.num_layers))
+    for image in trace.images:
+        builder.add(image, rematch(image, trace.info.one_to_many))
+    return builder.build()
 
 
 @pytest.mark.parametrize("options", [{"seed": 0}, {"seed": 1, "max_positive_fraction": 0.1}])
@@ -60,7 +63,7 @@ def test_ranks_losses_and_cap(scene: Scene) -> None:
     trace = made.trace
     info = trace.info
     steps = info.one_to_many.steps(made.output.one_to_many, made.targets, made.u)
-    terms = made.criterion(made.output, made.targets, normalizer=9.0, u=made.u)
+    terms = made.criterion(made.output, made.targets, num_targets=9.0, u=made.u)
     for layer in summary_of(trace).layers:
         capped = steps.capped[layer.layer]
         assert layer.positives_dropped_by_cap == int(capped.sum()) > 0

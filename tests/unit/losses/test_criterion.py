@@ -60,8 +60,10 @@ class Fixed:
         return Assignment(layer, image, query, target, score, valid)
 
 
-def assign_each(branches: Sequence[SupervisionBranch], u: Tensor) -> list[Assignment]:
-    return [branch.assigner.assign(branch.match_on, branch.targets, u) for branch in branches]
+def assign_each(branches: Sequence[SupervisionBranch]) -> list[Assignment]:
+    return [
+        branch.assigner.assign(branch.match_on, branch.targets, branch.u) for branch in branches
+    ]
 
 
 def criterion_of(rows: Sequence[Row], *, proposals: bool = False) -> Criterion:
@@ -93,7 +95,7 @@ def by_key(terms: Sequence[LossTerm]) -> dict[str, Tensor]:
 
 def test_terms_equal_loops_over_the_pairs(targets: Targets) -> None:
     predictions = draw_predictions()
-    terms = by_key(criterion_of(ROWS)(ModelOutput(predictions), targets, normalizer=4, u=U))
+    terms = by_key(criterion_of(ROWS)(ModelOutput(predictions), targets, num_targets=4, u=U))
     for n in range(NUM_LAYERS):
         one_hot = torch.zeros(NUM_IMAGES, NUM_QUERIES, NUM_CLASSES)
         for (layer, b, q), t in LABEL_DECIDED_BY.items():
@@ -113,8 +115,8 @@ def test_terms_equal_loops_over_the_pairs(targets: Targets) -> None:
 
 def test_the_order_of_rows_does_not_matter(targets: Targets) -> None:
     output = ModelOutput(draw_predictions())
-    forward = criterion_of(ROWS)(output, targets, normalizer=1, u=U)
-    backward = criterion_of(ROWS[::-1])(output, targets, normalizer=1, u=U)
+    forward = criterion_of(ROWS)(output, targets, num_targets=1, u=U)
+    backward = criterion_of(ROWS[::-1])(output, targets, num_targets=1, u=U)
     torch.testing.assert_close(by_key(forward), by_key(backward))
 
 
@@ -125,7 +127,7 @@ def test_names_layers_and_weights(targets: Targets) -> None:
         proposals=Proposals(cells.logits[0], cells.boxes_cxcywh[0], cells.boxes_cxcywh[1]),
     )
     rows = [row for row in ROWS if row[0] == 0]
-    terms = criterion_of(rows, proposals=True)(output, targets, normalizer=1, u=U)
+    terms = criterion_of(rows, proposals=True)(output, targets, num_targets=1, u=U)
     assert [(term.key, term.weight) for term in terms] == [
         ("one_to_one/class/0", 2),
         ("one_to_one/class/1", 2),
@@ -141,15 +143,15 @@ def test_names_layers_and_weights(targets: Targets) -> None:
 
 
 def test_total_is_the_weighted_sum(targets: Targets) -> None:
-    terms = criterion_of(ROWS)(ModelOutput(draw_predictions()), targets, normalizer=4, u=U)
+    terms = criterion_of(ROWS)(ModelOutput(draw_predictions()), targets, num_targets=4, u=U)
     expected = math.fsum(term.weight * term.value.item() for term in terms)
     assert total_loss(terms).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_normaliser_may_be_a_tensor(targets: Targets) -> None:
     output = ModelOutput(draw_predictions())
-    number = criterion_of(ROWS)(output, targets, normalizer=7.0, u=U)
-    tensor = criterion_of(ROWS)(output, targets, normalizer=torch.tensor(7), u=U)
+    number = criterion_of(ROWS)(output, targets, num_targets=7.0, u=U)
+    tensor = criterion_of(ROWS)(output, targets, num_targets=torch.tensor(7), u=U)
     torch.testing.assert_close(by_key(number), by_key(tensor))
 
 
@@ -157,7 +159,7 @@ def test_without_pairs_everything_is_background_and_gradients_are_finite() -> No
     predictions = draw_predictions()
     empty = Targets.from_lists([torch.zeros(0, 4)] * 2, [torch.zeros(0, dtype=torch.int64)] * 2)
     rows = [(0, 0, 0, 0, 0.0, False)]
-    terms = criterion_of(rows)(ModelOutput(predictions), empty, normalizer=1, u=U)
+    terms = criterion_of(rows)(ModelOutput(predictions), empty, num_targets=1, u=U)
     for term in terms:
         assert (term.value > 0) == (term.name == "class")
     torch.autograd.backward(total_loss(terms))
@@ -170,7 +172,7 @@ def test_without_pairs_everything_is_background_and_gradients_are_finite() -> No
 
 def test_gradients_reach_the_pairs_only(targets: Targets) -> None:
     predictions = draw_predictions()
-    terms = criterion_of(ROWS)(ModelOutput(predictions), targets, normalizer=1, u=U)
+    terms = criterion_of(ROWS)(ModelOutput(predictions), targets, num_targets=1, u=U)
     torch.autograd.backward(total_loss([term for term in terms if term.name != "class"]))
     assert predictions.boxes_cxcywh.grad is not None
     touched = predictions.boxes_cxcywh.grad.abs().sum(-1).nonzero().tolist()
@@ -182,7 +184,7 @@ def test_gradients_against_finite_differences(targets: Targets) -> None:
 
     def loss(logits: Tensor, boxes: Tensor) -> Tensor:
         output = ModelOutput(Predictions(logits, boxes))
-        return total_loss(criterion_of(ROWS)(output, targets, normalizer=3, u=U))
+        return total_loss(criterion_of(ROWS)(output, targets, num_targets=3, u=U))
 
     assert torch.autograd.gradcheck(loss, (predictions.logits, predictions.boxes_cxcywh))
 
@@ -192,8 +194,8 @@ def test_reduced_precision_computes_in_float32(dtype: torch.dtype, targets: Targ
     half = draw_predictions(dtype)
     wide = Predictions(half.logits.float(), half.boxes_cxcywh.float())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = criterion_of(ROWS)(ModelOutput(half), targets, normalizer=4, u=U)
-    expected = criterion_of(ROWS)(ModelOutput(wide), targets, normalizer=4, u=U)
+        found = criterion_of(ROWS)(ModelOutput(half), targets, num_targets=4, u=U)
+    expected = criterion_of(ROWS)(ModelOutput(wide), targets, num_targets=4, u=U)
     assert {term.value.dtype for term in found} == {torch.float32}
     torch.testing.assert_close(by_key(found), by_key(expected), rtol=0, atol=0)
 
@@ -201,6 +203,6 @@ def test_reduced_precision_computes_in_float32(dtype: torch.dtype, targets: Targ
 def test_predictions_that_are_not_finite_show_in_the_terms(targets: Targets) -> None:
     good = draw_predictions()
     broken = Predictions(good.logits, good.boxes_cxcywh * torch.nan)
-    terms = criterion_of(ROWS)(ModelOutput(broken), targets, normalizer=4, u=U)
+    terms = criterion_of(ROWS)(ModelOutput(broken), targets, num_targets=4, u=U)
     assert all(term.value.isnan() for term in terms if term.name == "box")
     assert total_loss(terms).isnan()

@@ -18,7 +18,7 @@ class NeverAsked:
         raise NotImplementedError
 
 
-def assign_nothing(branches: Sequence[SupervisionBranch], u: Tensor) -> list[Assignment]:
+def assign_nothing(branches: Sequence[SupervisionBranch]) -> list[Assignment]:
     raise NotImplementedError
 
 
@@ -41,11 +41,12 @@ def targets() -> Targets:
     return Targets.from_lists([torch.rand(2, 4), torch.rand(1, 4)], labels)
 
 
+U = torch.rand(3, 2, 7)
 MIXED = Supervision(assign_nothing, rule(1), rule(2), rule(3))
 
 
 def test_branches_come_in_order_with_their_rules(output: ModelOutput, targets: Targets) -> None:
-    branches = MIXED.branches(output, targets)
+    branches = MIXED.branches(output, targets, U)
     assert [b.name for b in branches] == ["one_to_one", "one_to_many", "proposals"]
     assert [b.weights.class_weight for b in branches] == [1, 2, 3]
     assert output.one_to_many is not None
@@ -56,13 +57,13 @@ def test_branches_come_in_order_with_their_rules(output: ModelOutput, targets: T
 
 def test_branches_without_a_rule_are_left_out(output: ModelOutput, targets: Targets) -> None:
     baseline = Supervision(assign_nothing, rule(2))
-    assert [b.name for b in baseline.branches(output, targets)] == ["one_to_one"]
+    assert [b.name for b in baseline.branches(output, targets, U)] == ["one_to_one"]
 
 
 def test_proposals_match_on_anchors_and_know_one_class(
     output: ModelOutput, targets: Targets
 ) -> None:
-    branch = MIXED.branches(output, targets)[2]
+    branch = MIXED.branches(output, targets, U)[2]
     assert output.proposals is not None
     assert torch.equal(branch.match_on.boxes_cxcywh[0], output.proposals.anchors_cxcywh)
     assert torch.equal(branch.predictions.boxes_cxcywh[0], output.proposals.boxes_cxcywh)
@@ -73,13 +74,13 @@ def test_proposals_match_on_anchors_and_know_one_class(
 
 def test_a_rule_without_predictions_is_an_error(output: ModelOutput, targets: Targets) -> None:
     with pytest.raises(ValueError, match="one-to-many"):
-        MIXED.branches(replace(output, one_to_many=None), targets)
+        MIXED.branches(replace(output, one_to_many=None), targets, U)
     with pytest.raises(ValueError, match="two-stage"):
-        MIXED.branches(replace(output, proposals=None), targets)
+        MIXED.branches(replace(output, proposals=None), targets, U)
 
 
 def test_reduced_precision_is_widened(targets: Targets) -> None:
     half = Predictions(torch.rand(1, 2, 7, 5).bfloat16(), torch.rand(1, 2, 7, 4).half())
-    (branch,) = Supervision(assign_nothing, rule(2)).branches(ModelOutput(half), targets)
+    (branch,) = Supervision(assign_nothing, rule(2)).branches(ModelOutput(half), targets, U)
     assert branch.predictions.logits.dtype == torch.float32
     assert branch.match_on.boxes_cxcywh.dtype == torch.float32

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from msdetr.model import BoxHead, Decoder, DetectionModel
-from msdetr.model.decoder import DecoderOutput
+from msdetr.model.decoder import DecodedGroup
 from msdetr.model.memory import Memory
 from msdetr.model.queries import QueryGroup
 from msdetr.structures import FeatureLevels
@@ -38,7 +38,7 @@ def last_layer(box_head: nn.Module) -> nn.Linear:
     return cast(nn.Linear, cast(BoxHead, box_head).layers[-1])
 
 
-def assert_same_queries(whole: DecoderOutput, rows: Tensor, alone: DecoderOutput) -> None:
+def assert_same_queries(whole: DecodedGroup, rows: Tensor, alone: DecodedGroup) -> None:
     for ours, theirs in (
         (whole.one_to_one, alone.one_to_one),
         (whole.one_to_many, alone.one_to_many),
@@ -52,22 +52,17 @@ def assert_same_queries(whole: DecoderOutput, rows: Tensor, alone: DecoderOutput
 def test_queries_have_no_order(build_model: Build, memory: Memory) -> None:
     decoder, queries = build_model().decoder, group(7)
     order = torch.randperm(7)
-    whole = decoder([queries], memory, with_one_to_many=True)
-    permuted = decoder([part(queries, order)], memory, with_one_to_many=True)
+    (whole,) = decoder([queries], memory, with_one_to_many=True)
+    (permuted,) = decoder([part(queries, order)], memory, with_one_to_many=True)
     assert_same_queries(whole, order, permuted)
 
 
-def test_groups_behind_a_block_mask_do_not_see_each_other(
-    build_model: Build, memory: Memory
-) -> None:
+def test_groups_do_not_see_each_other(build_model: Build, memory: Memory) -> None:
     decoder, first, second = build_model().decoder, group(4), group(3)
-    owner = torch.arange(7) >= 4
-    mask = owner[:, None] == owner
-    together = decoder([first, second], memory, attention_mask=mask, with_one_to_many=True)
-    rows = torch.arange(7)
-    alone = [decoder([g], memory, with_one_to_many=True) for g in (first, second)]
-    assert_same_queries(together, rows[:4], alone[0])
-    assert_same_queries(together, rows[4:], alone[1])
+    together = decoder([first, second], memory, with_one_to_many=True)
+    alone = [decoder([g], memory, with_one_to_many=True)[0] for g in (first, second)]
+    assert_same_queries(together[0], torch.arange(4), alone[0])
+    assert_same_queries(together[1], torch.arange(3), alone[1])
 
 
 def test_heads_are_copies_with_weights_of_their_own(build_model: Build) -> None:
@@ -86,7 +81,7 @@ def test_branch_from_the_layer_output_shares_boxes_not_classes(
     build_model: Build, memory: Memory
 ) -> None:
     decoder = build_model(placement="b").decoder
-    output = decoder([group(4)], memory, with_one_to_many=True)
+    (output,) = decoder([group(4)], memory, with_one_to_many=True)
     assert output.one_to_many is not None
     assert torch.equal(output.one_to_many.boxes_cxcywh, output.one_to_one.boxes_cxcywh)
     assert not torch.allclose(output.one_to_many.logits, output.one_to_one.logits)
@@ -94,10 +89,10 @@ def test_branch_from_the_layer_output_shares_boxes_not_classes(
 
 def test_refined_boxes_are_the_next_references(build_model: Build, memory: Memory) -> None:
     decoder, queries = build_model().decoder, group(4)
-    before = decoder([queries], memory).one_to_one.boxes_cxcywh
+    before = decoder([queries], memory)[0].one_to_one.boxes_cxcywh
     nn.init.zeros_(last_layer(decoder.box_heads[1]).weight)
     nn.init.zeros_(last_layer(decoder.box_heads[1]).bias)
-    after = decoder([queries], memory).one_to_one.boxes_cxcywh
+    after = decoder([queries], memory)[0].one_to_one.boxes_cxcywh
     # A second layer that changes nothing repeats the first one's boxes.
     torch.testing.assert_close(after[1], before[0])
 
@@ -109,7 +104,7 @@ def test_without_refinement_layers_share_heads_and_references(
     assert len(decoder.class_heads) == len(decoder.box_heads) == 1
     nn.init.zeros_(last_layer(decoder.box_heads[0]).weight)
     nn.init.zeros_(last_layer(decoder.box_heads[0]).bias)
-    boxes = decoder([queries], memory).one_to_one.boxes_cxcywh
+    boxes = decoder([queries], memory)[0].one_to_one.boxes_cxcywh
     torch.testing.assert_close(boxes, queries.references.expand(2, -1, -1, -1))
 
 
@@ -118,7 +113,7 @@ def test_look_forward_twice_reaches_the_previous_box_head(
     build_model: Build, memory: Memory, look_forward_twice: bool
 ) -> None:
     decoder = build_model(look_forward_twice=look_forward_twice).decoder
-    boxes = decoder([group(4)], memory).one_to_one.boxes_cxcywh
+    boxes = decoder([group(4)], memory)[0].one_to_one.boxes_cxcywh
     torch.autograd.backward(boxes[1].sum())
     gradient = last_layer(decoder.box_heads[0]).weight.grad
     assert gradient is not None
@@ -130,7 +125,7 @@ def test_look_forward_twice_changes_gradients_only(build_model: Build, memory: M
     outputs = []
     for look_forward_twice in (False, True):
         decoder.look_forward_twice = look_forward_twice
-        outputs.append(decoder([queries], memory).one_to_one.boxes_cxcywh)
+        outputs.append(decoder([queries], memory)[0].one_to_one.boxes_cxcywh)
     assert torch.equal(*outputs)
 
 
@@ -162,7 +157,7 @@ def test_branch_does_not_touch_the_detections(
     build_model: Build, memory: Memory, placement: str
 ) -> None:
     decoder, queries = build_model(placement=placement).decoder, group(4)
-    alone, both = (decoder([queries], memory, with_one_to_many=w) for w in (False, True))
+    alone, both = (decoder([queries], memory, with_one_to_many=w)[0] for w in (False, True))
     assert alone.one_to_many is None
     assert both.one_to_many is not None
     assert torch.equal(alone.one_to_one.logits, both.one_to_one.logits)

@@ -32,7 +32,7 @@ class Inputs:
             self.position,
             self.references,
             self.memory,
-            with_one_to_many=with_one_to_many,
+            num_one_to_many=self.content.shape[1] if with_one_to_many else 0,
         )
         return output
 

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from msdetr.model.layers import FeedForward, SelfAttention
+from msdetr.model.query_blocks import QueryBlock, QueryBlocks
 
 
 def test_self_attention_equals_torchs() -> None:
@@ -17,15 +18,14 @@ def test_self_attention_equals_torchs() -> None:
     torch.testing.assert_close(ours(content, position), expected)
 
 
-def test_mask_lets_rows_look_at_columns() -> None:
+def test_blocks_decide_which_queries_see_which() -> None:
     module = SelfAttention(width=16, heads=4)
     content, position = torch.randn(1, 4, 16), torch.randn(1, 4, 16)
-    mask = torch.ones(4, 4, dtype=torch.bool)
-    mask[:3, 3] = False
-    masked = module(content, position, mask)
+    blocks = QueryBlocks((QueryBlock(3), QueryBlock(1, sees_first=True)))
+    apart = module(content, position, blocks)
     # The first three see only themselves, the fourth sees all.
-    torch.testing.assert_close(masked[:, :3], module(content[:, :3], position[:, :3]))
-    torch.testing.assert_close(masked[:, 3], module(content, position)[:, 3])
+    torch.testing.assert_close(apart[:, :3], module(content[:, :3], position[:, :3]))
+    torch.testing.assert_close(apart[:, 3], module(content, position)[:, 3])
 
 
 def test_feed_forward_formula() -> None:

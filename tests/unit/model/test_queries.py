@@ -75,8 +75,8 @@ def test_proposals_start_at_their_anchors(memory: Memory) -> None:
 
 
 def test_best_cells_by_class_zero_become_queries(memory: Memory) -> None:
-    selection = source(7)(memory)
-    group, found = selection.groups[0], selection.proposals
+    group = source(7)(memory)
+    found = group.proposals
     assert found is not None
     for image in range(2):
         best = found.logits[image, :, 0].argsort(descending=True)[:7]
@@ -85,7 +85,7 @@ def test_best_cells_by_class_zero_become_queries(memory: Memory) -> None:
 
 def test_position_then_content_of_the_embedding(memory: Memory) -> None:
     module = source()
-    group = module(memory).groups[0]
+    group = module(memory)
     embedding = sine_box_embedding(group.references, 32, 10000.0)
     both = module.query_norm(module.query_proj(embedding))
     torch.testing.assert_close(group.position, both[..., :32])
@@ -94,7 +94,7 @@ def test_position_then_content_of_the_embedding(memory: Memory) -> None:
 
 def test_mixed_selection_learns_the_content_only(memory: Memory) -> None:
     module = source(mixed_selection=True)
-    group = module(memory).groups[0]
+    group = module(memory)
     assert module.content is not None
     assert (group.content == module.content.weight).all()
     assert not torch.equal(group.position[0], group.position[1])
@@ -102,7 +102,7 @@ def test_mixed_selection_learns_the_content_only(memory: Memory) -> None:
 
 def test_queries_are_cut_from_the_proposals_graph(memory: Memory) -> None:
     module = source()
-    group = module(memory).groups[0]
+    group = module(memory)
     total: Tensor = group.references.sum() + group.position.sum() + group.content.sum()
     torch.autograd.backward(total)
     assert not group.references.requires_grad
@@ -119,9 +119,8 @@ def test_heads_are_copies_of_the_prototypes() -> None:
 
 def test_learned_queries_put_the_position_first(memory: Memory) -> None:
     module = LearnedQueries(width=32, num_queries=5)
-    selection = module(memory)
-    group = selection.groups[0]
-    assert selection.proposals is None
+    group = module(memory)
+    assert group.proposals is None
     assert (group.position == module.embedding.weight[:, :32]).all()
     assert (group.content == module.embedding.weight[:, 32:]).all()
     expected = module.reference_points(module.embedding.weight[:, :32]).sigmoid()

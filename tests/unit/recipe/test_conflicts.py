@@ -45,10 +45,6 @@ O2M = "supervision.one_to_many"
         ),
         ([f"{O2M}.k=301"], [f"{O2M}.k: must be at most model.num_queries = 300, got 301"]),
         (["model.num_queries=5"], [f"{O2M}.k: must be at most model.num_queries = 5, got 6"]),
-        (
-            [f"{O2M}={{iou_weight: 0.5, class_weight: 0.4}}"],
-            [f"{O2M}.class_weight: must be 1 - iou_weight = 0.5, got 0.4"],
-        ),
         (["model.heads=7"], ["model.heads: must be a divisor of model.width = 256, got 7"]),
         (
             ["model.backbone={name: resnet34, dilation: true}"],

@@ -103,16 +103,6 @@ def test_float_is_read_in_every_notation(text: str) -> None:
     assert load_recipe("ddetr_300q", [f"train.lr={text}"]).train.lr == 1e-4
 
 
-@pytest.mark.parametrize(
-    ("given", "weights"), [("iou_weight", (0.6, 0.4)), ("class_weight", (0.4, 0.6))]
-)
-def test_one_score_weight_sets_the_other(given: str, weights: tuple[float, float]) -> None:
-    recipe = load_recipe("ddetr_300q", [f"supervision.one_to_many.{given}=0.6"])
-    one_to_many = recipe.supervision.one_to_many
-    assert one_to_many is not None
-    assert (one_to_many.iou_weight, one_to_many.class_weight) == weights
-
-
 def test_plain_values_load_back_equal_and_take_overrides() -> None:
     recipe = load_recipe("shapes_tiny")
     assert recipe_from_dict(recipe_to_dict(recipe), "checkpoint") == recipe
@@ -173,7 +163,7 @@ def test_value_repaired_by_an_override_is_no_problem(write: Write) -> None:
         (
             "train:\n  lr: 1\n  lr: 2\n",
             "line 3",
-            "train.lr: the key is there twice, first in line 2",
+            "train.lr: the key occurs twice, first in line 2",
         ),
         ("train: &x {lr: 1}\n", "", ""),  # an anchor that nothing uses does no harm
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,10 @@ def run(label: str, *, mixed: bool = True, steps: bool = True, **options: Any) -
     return PlottedRun(label=label, history=history, **options)
 
 
+def drawn(runs: Sequence[PlottedRun], layer: int = -1) -> dict[str, Figure]:
+    return {entry.name: entry.figure for entry in draw_training_curves(runs, layer)}
+
+
 def lines(figure: Figure, panel: int) -> list[tuple[list[float], list[float], str]]:
     return [
         (list(line.get_xdata()), list(line.get_ydata()), str(line.get_linestyle()))  # type: ignore[arg-type]
@@ -45,7 +50,7 @@ def legend(figure: Figure) -> list[str]:
 
 
 def test_solid_with_and_dashed_without_mixed_supervision() -> None:
-    figures = draw_training_curves([run("with"), run("without", mixed=False)])
+    figures = drawn([run("with"), run("without", mixed=False)])
     assert list(figures) == ["losses", "ap", "learning_rate"]
     losses = figures["losses"]
     assert [style for _, _, style in lines(losses, 0)] == ["-", "-", "--", "--"]
@@ -55,7 +60,7 @@ def test_solid_with_and_dashed_without_mixed_supervision() -> None:
 
 
 def test_means_of_epochs_stand_in_their_middle_and_scores_at_their_end() -> None:
-    figures = draw_training_curves([run("a")])
+    figures = drawn([run("a")])
     (steps_x, _, _), (x, y, _) = lines(figures["losses"], 0)
     assert (x, y) == ([0.5, 1.5, 2.5], pytest.approx([0.5, 0.4, 0.3]))
     assert steps_x == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
@@ -66,7 +71,7 @@ def test_means_of_epochs_stand_in_their_middle_and_scores_at_their_end() -> None
 @pytest.mark.parametrize(("layer", "giou_factor"), [(-1, 3), (0, 2), (1, 3)])
 def test_regression_loss_is_weighted_like_the_run(layer: int, giou_factor: int) -> None:
     weighted = run("a", box_weight=4.0, giou_weight=1.0)
-    figure = draw_training_curves([weighted], layer)["losses"]
+    figure = drawn([weighted], layer)["losses"]
     _, (_, y, _) = lines(figure, 1)
     assert y == pytest.approx([v * (4 + giou_factor) for v in (0.5, 0.4, 0.3)])
     assert figure.axes[1].get_ylabel() == "4 L1 + 1 (1 - GIoU)"
@@ -77,29 +82,34 @@ def test_run_in_its_first_epoch_is_drawn_over_steps() -> None:
     begun = PlottedRun(
         label="b", history=RunHistory(path=Path("b"), epochs=(), steps=first.history.steps[:2])
     )
-    figures = draw_training_curves([first, begun])
+    figures = drawn([first, begun])
     assert figures["losses"].axes[0].get_xlabel() == "optimizer step"
     *_, (x, _, _) = lines(figures["losses"], 0)
     assert x == [5.0, 10.0]
     assert legend(figures["ap"]) == ["a"]
     with pytest.raises(UsageError, match="no common axis"):
-        draw_training_curves([begun, run("c", steps=False)])
+        drawn([begun, run("c", steps=False)])
 
 
 def test_figure_without_values_is_left_out() -> None:
     history = RunHistory(path=Path("a"), epochs=(), steps=run("a").history.steps)
-    figures = draw_training_curves([PlottedRun(label="a", history=history)])
+    figures = drawn([PlottedRun(label="a", history=history)])
     assert list(figures) == ["losses", "learning_rate"]
+
+
+def test_figures_carry_their_titles() -> None:
+    titles = {entry.name: entry.title for entry in draw_training_curves([run("a")])}
+    assert titles == {"losses": "Losses", "ap": "AP", "learning_rate": "Learning rate"}
 
 
 def test_layer_that_a_run_lacks_is_refused() -> None:
     with pytest.raises(UsageError, match="--layer: a has layers 0 to 1, got 2"):
-        draw_training_curves([run("a")], 2)
+        drawn([run("a")], 2)
 
 
 def test_pictures_of_the_same_numbers_are_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        figure = draw_training_curves([run("a")])["ap"]
+        figure = drawn([run("a")])["ap"]
         for suffix in (".png", ".svg"):
             save_figure(figure, tmp_path / f"{name}{suffix}")
     for suffix in (".png", ".svg"):

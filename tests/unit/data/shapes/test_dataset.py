@@ -119,7 +119,7 @@ def test_other_content_is_not_touched(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds something else"):
         shapes.ensure(tmp_path, 6, 4)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-    with pytest.raises(DataError, match=r"holds shapes of .*'num_train': 6.* wanted .* 7"):
+    with pytest.raises(DataError, match=r"holds shapes of .*'num_train': 6.* expected .* 7"):
         shapes.ensure(folder, 7, 4)
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from msdetr.errors import TraceError
 from msdetr.inspection.bootstrap import bootstrap_means
 from msdetr.inspection.candidates.figures import (
-    ShownTarget,
+    CandidateTarget,
     choose_targets,
     draw_candidates,
     draw_iou_densities,
@@ -115,7 +115,7 @@ def test_pictures_show_target_and_boxes_of_each_model(scene: Callable[..., Any])
     trace = scene().trace
     rule = trace.info.one_to_many
     models = [MeasuredTrace.of(name, trace, rule) for name in "AB"]
-    shown = [ShownTarget(i, t, Image.new("RGB", (80, 60))) for i, t in choose_targets(trace, 2)]
+    shown = [CandidateTarget(i, t, Image.new("RGB", (80, 60))) for i, t in choose_targets(trace, 2)]
     figure = draw_candidates(models, shown, rule)
     cells = [axes for axes in figure.axes if axes.images]
     # Target: a rim and a line; models: a rim and a line for each of 20 boxes.

@@ -12,7 +12,7 @@ import pytest
 from msdetr.inspection.rematch import rematch
 from msdetr.inspection.report import write_report
 from msdetr.inspection.report.payload import rounded, store
-from msdetr.inspection.summary import LayerSummary, summarize
+from msdetr.inspection.summary import LayerSummary, SummaryBuilder
 from msdetr.inspection.trace import MatchTrace
 
 Open = Callable[..., Any]
@@ -29,10 +29,12 @@ def opened(open_page: Open, generate: Generate) -> Any:
 
 def of_stored_values(trace: MatchTrace, **changes: Any) -> tuple[LayerSummary, ...]:
     """Statistics that the package computes from what the page stores."""
-    images = tuple(rounded(image, store(image)) for image in trace.images)
     rule = replace(trace.info.one_to_many, **changes)
-    matchings = (rematch(image, rule) for image in images)
-    return summarize(replace(trace, images=images), matchings).layers
+    builder = SummaryBuilder(trace.info, range(trace.info.num_layers))
+    for image in trace.images:
+        stored = rounded(image, store(image))
+        builder.add(stored, rematch(stored, rule))
+    return builder.build().layers
 
 
 def shown_layers(opened: Any) -> list[list[str]]:

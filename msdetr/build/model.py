@@ -1,0 +1,187 @@
+"""Recipe -> model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msdetr.model import (
+    Backbone,
+    BoxHead,
+    ClassHead,
+    Decoder,
+    DecoderLayer,
+    DenoisingQueries,
+    DetectionModel,
+    Encoder,
+    EncoderLayer,
+    HybridQueries,
+    IndependentGroups,
+    LayerOrder,
+    LayerSizes,
+    LearnedQueries,
+    Neck,
+    OneToManySource,
+    TrainingGroups,
+    TwoStageQueries,
+)
+from msdetr.model.pretrained import load_backbone_weights
+from msdetr.recipe import (
+    BackboneRecipe,
+    ModelRecipe,
+    QueryGroupsRecipe,
+)
+
+OneToManyGroups = Literal["primary", "matched"]
+
+_PLACEMENTS = {
+    "baseline": (LayerOrder.SELF_ATTENTION_FIRST, OneToManySource.NONE),
+    "a": (LayerOrder.SELF_ATTENTION_FIRST, OneToManySource.LAYER_OUTPUT),
+    "b": (LayerOrder.CROSS_ATTENTION_FIRST, OneToManySource.LAYER_OUTPUT),
+    "c": (LayerOrder.CROSS_ATTENTION_FIRST, OneToManySource.FIRST_ATTENTION),
+    "d": (LayerOrder.SELF_ATTENTION_FIRST, OneToManySource.FIRST_ATTENTION),
+}
+# Points carry no size: without a bias every first box would cover half the image.
+_SIZE_BIAS_OF_POINTS = -2.0
+
+
+def build_model(
+    recipe: ModelRecipe,
+    num_classes: int,
+    *,
+    checkpoint_encoder: bool = False,
+    one_to_many_groups: OneToManyGroups = "primary",
+) -> DetectionModel:
+    """Compose a model with random weights.
+
+    Args:
+        recipe: Architecture.
+        num_classes: K.
+        checkpoint_encoder: Recompute encoder layers in the backward pass.
+        one_to_many_groups: Whether the one-to-many branch runs for the primary group or for all
+            independent ones; supervision decides that.
+    """
+    backbone = _build_backbone(recipe.backbone)
+    class_head = ClassHead(recipe.width, num_classes, prior=recipe.class_prior)
+    box_head = BoxHead(recipe.width)
+    return DetectionModel(
+        backbone=backbone,
+        neck=Neck(backbone.channels, recipe.width, recipe.levels),
+        encoder=_build_encoder(recipe, checkpoint_encoder=checkpoint_encoder),
+        query_source=_build_query_source(recipe, class_head, box_head),
+        decoder=Decoder(
+            layers=[_build_decoder_layer(recipe) for _ in range(recipe.decoder_layers)],
+            class_head=class_head,
+            box_head=box_head,
+            iterative_refinement=recipe.iterative_refinement,
+            look_forward_twice=recipe.look_forward_twice,
+            first_size_bias=0.0 if recipe.two_stage else _SIZE_BIAS_OF_POINTS,
+        ),
+        # Last, so that all other weights start as they do without such groups.
+        training_groups=_build_training_groups(recipe, class_head, box_head, one_to_many_groups),
+    )
+
+
+def load_pretrained_backbone(model: DetectionModel, recipe: BackboneRecipe) -> None:
+    """Load the backbone weights that the recipe names, if any.
+
+    Raises:
+        CheckpointError: They cannot be fetched, or do not fit.
+    """
+    weights = load_backbone_weights(recipe.name, recipe.weights)
+    if weights is not None:
+        model.backbone.load_weights(weights, recipe.weights)
+
+
+def _build_backbone(recipe: BackboneRecipe) -> Backbone:
+    # Only resnet_tiny has a stem width; the schema fills it in there and forbids it elsewhere.
+    width = {} if recipe.stem_width is None else {"stem_width": recipe.stem_width}
+    return Backbone(
+        name=recipe.name,
+        norm=recipe.norm,
+        frozen_stages=recipe.frozen_stages,
+        dilation=recipe.dilation,
+        **width,
+    )
+
+
+def _build_encoder(recipe: ModelRecipe, *, checkpoint_encoder: bool) -> Encoder:
+    layers = [EncoderLayer(_layer_sizes(recipe)) for _ in range(recipe.encoder_layers)]
+    return Encoder(
+        layers=layers,
+        width=recipe.width,
+        levels=recipe.levels,
+        temperature=recipe.position_temperature,
+        checkpoint_layers=checkpoint_encoder,
+    )
+
+
+def _build_query_source(
+    recipe: ModelRecipe, class_head: ClassHead, box_head: BoxHead
+) -> LearnedQueries | TwoStageQueries:
+    if not recipe.two_stage:
+        return LearnedQueries(width=recipe.width, num_queries=recipe.num_queries)
+    return TwoStageQueries(
+        width=recipe.width,
+        num_queries=recipe.num_queries,
+        class_head=class_head,
+        box_head=box_head,
+        mixed_selection=recipe.mixed_query_selection,
+        proposal_scale=recipe.proposal_scale,
+        temperature=recipe.position_temperature,
+    )
+
+
+def _build_training_groups(
+    recipe: ModelRecipe,
+    class_head: ClassHead,
+    box_head: BoxHead,
+    one_to_many_groups: OneToManyGroups,
+) -> TrainingGroups | None:
+    groups, mixed = recipe.query_groups, recipe.mixed_query_selection
+    one_stage = not recipe.two_stage
+    if groups == QueryGroupsRecipe():
+        return None
+    return TrainingGroups(
+        independent=None
+        if groups.group is None
+        else IndependentGroups(
+            width=recipe.width,
+            num_groups=groups.group.groups - 1,
+            num_queries=recipe.num_queries,
+            one_stage=one_stage,
+            mixed_selection=mixed,
+            class_head=class_head,
+            box_head=box_head,
+            proposal_scale=recipe.proposal_scale,
+            one_to_many=one_to_many_groups == "matched",
+        ),
+        hybrid=None
+        if groups.hybrid is None
+        else HybridQueries(
+            width=recipe.width,
+            num_queries=groups.hybrid.queries,
+            one_stage=one_stage,
+            mixed_selection=mixed,
+        ),
+        denoising=None
+        if groups.denoising is None
+        else DenoisingQueries(width=recipe.width, num_classes=class_head.out_features),
+    )
+
+
+def _build_decoder_layer(recipe: ModelRecipe) -> DecoderLayer:
+    order, one_to_many = _PLACEMENTS[recipe.placement]
+    return DecoderLayer(
+        _layer_sizes(recipe), order=order, one_to_many=one_to_many, extra_ffn=recipe.extra_ffn
+    )
+
+
+def _layer_sizes(recipe: ModelRecipe) -> LayerSizes:
+    return LayerSizes(
+        width=recipe.width,
+        heads=recipe.heads,
+        levels=recipe.levels,
+        points=recipe.points,
+        ffn_width=recipe.ffn_width,
+        dropout=recipe.dropout,
+    )
