@@ -54,6 +54,10 @@ def _manifest_names(folder: Path) -> list[str]:
     return list(json.loads((folder / "official_manifest.json").read_text()))
 
 
+def _group_cases(folder: Path) -> list[str]:
+    return list(json.loads((folder / "query_groups" / "expected.json").read_text()))
+
+
 # Argument of a test or fixture -> every case of that kind that the folder holds.
 _STORED: dict[str, Callable[[Path], list[Any]]] = {
     "small_name": _small_cases,
@@ -62,12 +66,19 @@ _STORED: dict[str, Callable[[Path], list[Any]]] = {
     "full_name": _full_cases,
     "full_name_with_learned_content": _full_cases_with_learned_content,
     "manifest_name": _manifest_names,
+    "group_case_name": _group_cases,
 }
+
+
+def golden_folder() -> Path:
+    """Where the golden numbers are to be, while tests are collected."""
+    named = os.environ.get("MSDETR_GOLDEN")
+    return Path(named) if named else Path(__file__).resolve().parents[3] / "shared" / "golden"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests on all that the golden folder holds, so that no list here can fall behind it."""
-    folder = Path(os.environ.get("MSDETR_GOLDEN") or Path(__file__).parents[3] / "shared/golden")
+    folder = golden_folder()
     for argument in _STORED.keys() & set(metafunc.fixturenames):
         # Without a folder one case is left, which the fixture ``golden_dir`` skips with a reason.
         stored = _STORED[argument](folder) if folder.is_dir() else [None]
@@ -189,20 +200,6 @@ def load_case(folder: Path, name: str) -> GoldenCase:
     published = build_values(expected["state"], config["salt"])
     model.load_state_dict(from_published(published, model.state_dict(), name))
     return GoldenCase(name, model, tensors, expected)
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make a test of every whole model that the folder of query groups holds."""
-    if "group_case_name" in metafunc.fixturenames:
-        file = golden_folder() / "query_groups" / "expected.json"
-        names = list(json.loads(file.read_text())) if file.is_file() else ["missing"]
-        metafunc.parametrize("group_case_name", names)
-
-
-def golden_folder() -> Path:
-    """Where the golden numbers are to be, while tests are collected."""
-    named = os.environ.get("MSDETR_GOLDEN")
-    return Path(named) if named else Path(__file__).resolve().parents[3] / "shared" / "golden"
 
 
 @pytest.fixture(scope="session")
