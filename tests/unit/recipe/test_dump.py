@@ -12,7 +12,8 @@ from msdetr.recipe.yaml_source import read_text
 
 
 @pytest.mark.parametrize(
-    "text", ["no", "1e-4", "1", "~", "a: b", "# x", "two\nlines", "\u2028", " led", "\u00e9"]
+    "text",
+    ["no", "1e-4", "1", "~", "a: b", "# x", "two\nlines", "\u2028", "a\n\u2028b", " led", "\u00e9"],
 )
 def test_text_that_yaml_would_misread_comes_back(text: str) -> None:
     entry, problems = read_text(recipe_to_yaml(Recipe(description=text)), "here")
