@@ -62,7 +62,7 @@ class StepLoss:
     """Loss of one micro-batch, its share of the step's.
 
     Attributes:
-        total: Scalar to differentiate, already divided by the step's normaliser.
+        total: Scalar to differentiate, already normalised by the targets of the whole step.
         terms: Unweighted scalars by name; ``branch/...``, the same names in every micro-batch.
         weights: Factor of each term in the total.
     """
@@ -88,14 +88,14 @@ class TrainingTask(Protocol[BatchT_contra]):
         ...
 
     def loss(
-        self, model: nn.Module, batch: BatchT_contra, *, normalizer: float, place: MicroBatchPlace
+        self, model: nn.Module, batch: BatchT_contra, *, num_targets: float, place: MicroBatchPlace
     ) -> StepLoss:
         """Run the model and compute the losses.
 
         Args:
             model: To be called, not asked for its parts: it may be wrapped.
             batch: On the model's device.
-            normalizer: max(1, targets of the step over all micro-batches and processes).
+            num_targets: Targets of the step over all micro-batches and processes; may be 0.
             place: For random numbers that do not depend on the number of processes. Torch's
                 global generators are already seeded for this micro-batch.
         """
@@ -180,8 +180,8 @@ class StepDivergedError(DivergedError):
 class StepRunner(Generic[BatchT]):
     """Computes gradients and updates the weights.
 
-    The gradient is the sum over micro-batches and processes; the task divides by the step's
-    normaliser.
+    The gradient is the sum over micro-batches and processes; the task normalises by the step's
+    targets.
 
     Args:
         accelerator: Device, precision and processes.
@@ -253,11 +253,10 @@ class StepRunner(Generic[BatchT]):
     def _compute(
         self, batches: Sequence[BatchT], places: Sequence[MicroBatchPlace], lr_factor: float
     ) -> StepReport:
-        total_targets, num_images, skipped = self._count(batches, places)
-        normalizer = max(1.0, total_targets)
+        num_targets, num_images, skipped = self._count(batches, places)
         self._optimizer.zero_grad()
         losses = [
-            self._backward(batch, place, normalizer, is_last=index == len(batches) - 1)
+            self._backward(batch, place, num_targets, is_last=index == len(batches) - 1)
             for index, (batch, place) in enumerate(zip(batches, places, strict=True))
         ]
         self._statistics.share(len(batches) * self._processes.count)
@@ -297,12 +296,12 @@ class StepRunner(Generic[BatchT]):
         return total_targets, int(num_images), tuple(line for _, line in in_order)
 
     def _backward(
-        self, batch: BatchT, place: MicroBatchPlace, normalizer: float, *, is_last: bool
+        self, batch: BatchT, place: MicroBatchPlace, num_targets: float, *, is_last: bool
     ) -> StepLoss:
         moved = batch.to(self._accelerator.device, non_blocking=True)
         with self._exchange(is_last=is_last):
             seed_torch(place.derive_seed("forward"))
-            loss = self._task.loss(self._model, moved, normalizer=normalizer, place=place)
+            loss = self._task.loss(self._model, moved, num_targets=num_targets, place=place)
             # DistributedDataParallel averages gradients; the step wants their sum.
             self._accelerator.backward(loss.total * self._processes.count)
         self._statistics.take_micro_batch()
