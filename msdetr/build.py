@@ -118,6 +118,11 @@ def build_model(
     )
 
 
+def groups_with_one_to_many(recipe: SupervisionRecipe) -> OneToManyGroups:
+    """Return which independent groups one-to-many supervision is for, if there is any."""
+    return "primary" if recipe.group is None else recipe.group.one_to_many
+
+
 def load_pretrained_backbone(model: DetectionModel, recipe: BackboneRecipe) -> None:
     """Load the backbone weights that the recipe names, if any.
 

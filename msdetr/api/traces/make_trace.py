@@ -110,7 +110,7 @@ def trace_checkpoint(
     Raises:
         InvalidInputError: Checkpoint, data or images cannot be used as asked.
     """
-    loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides)
+    loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides, with_extra_groups=True)
     images = load_evaluation_data(loaded.recipe, loaded.label_space, data)
     model = loaded.model.to(create_accelerator(device=device).device)
     return trace_model(model, loaded.recipe, images, probe=probe, origin=origin_of(loaded))
