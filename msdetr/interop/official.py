@@ -154,7 +154,8 @@ def _surplus_rows(
 ) -> Iterator[str]:
     number = count_rows(expected)
     for table in row_tables(expected)[:1]:
-        if table in state and len(state[table]) > number:
+        rows = state.get(table)
+        if rows is not None and rows.ndim > 0 and len(rows) > number:
             yield f"{aliases_of[table][0]}[{number}:]"
 
 

@@ -53,7 +53,7 @@ def split_rows(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> d
             that none are left for gets no table.
     """
     tables = row_tables(expected)
-    if not tables or tables[0] not in state:
+    if not tables or tables[0] not in state or state[tables[0]].ndim == 0:
         return dict(state)
     rows, divided, first = state[tables[0]], dict(state), 0
     for name in tables:

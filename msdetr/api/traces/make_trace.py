@@ -247,11 +247,11 @@ class _Tracer:
 
 
 def _both_branches(recipe: Recipe) -> Criterion:
-    """The recipe's criterion; a baseline gets the default one-to-many rule beside its own."""
-    supervision = recipe.supervision
-    if supervision.one_to_many is None:
-        supervision = supervision.model_copy(update={"one_to_many": OneToManyRecipe()})
-    return build_criterion(supervision)
+    """The primary group's criterion; a baseline gets the default one-to-many rule beside its own."""
+    update: dict[str, object] = dict.fromkeys(("hybrid", "group", "denoising"))
+    if recipe.supervision.one_to_many is None:
+        update["one_to_many"] = OneToManyRecipe()
+    return build_criterion(recipe.supervision.model_copy(update=update))
 
 
 def _info(
