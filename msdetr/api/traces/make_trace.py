@@ -247,7 +247,7 @@ class _Tracer:
 
 
 def _both_branches(recipe: Recipe) -> Criterion:
-    """The primary group's criterion; a baseline gets the default one-to-many rule beside its own."""
+    """Criterion of the primary group; a baseline's gets the default one-to-many rule as well."""
     update: dict[str, object] = dict.fromkeys(("hybrid", "group", "denoising"))
     if recipe.supervision.one_to_many is None:
         update["one_to_many"] = OneToManyRecipe()
