@@ -187,7 +187,7 @@ class TestLabels:
     def test_redrawn_with_the_probability_and_uniformly(
         self, noise: DenoisingNoise, probability: float
     ) -> None:
-        targets = make_targets({id_: 50 for id_ in range(1, 61)})
+        targets = make_targets(dict.fromkeys(range(1, 61), 50))
         made = replace(noise, label_redraw=probability)
         found = made(targets, [0] * 60)
         own = targets.labels.gather(1, found.target)
