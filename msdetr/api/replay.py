@@ -151,10 +151,10 @@ class _Step:
     ) -> None:
         task, state = self._session.task, self._state
         place = MicroBatchPlace(self._session.recipe.train.seed, state.epoch, state.step, index)
-        normalizer = max(1.0, float(sum(task.count_targets(each) for each in self._batches)))
+        num_targets = float(sum(task.count_targets(each) for each in self._batches))
         seed_torch(place.derive_seed("forward"))
         with _autocast(lower):
-            loss = task.loss(self._session.model, batch, normalizer=normalizer, place=place)
+            loss = task.loss(self._session.model, batch, num_targets=num_targets, place=place)
         watch.look_at_losses(loss.terms, loss.total)
         if watch.first is None:
             loss.total.backward()  # type: ignore[no-untyped-call]

@@ -14,6 +14,7 @@ from msdetr.build.data import (
 )
 from msdetr.build.model import (
     build_model,
+    groups_with_one_to_many,
     load_pretrained_backbone,
 )
 from msdetr.build.supervision import (
@@ -36,6 +37,7 @@ __all__ = [
     "build_schedule",
     "build_train_collator",
     "build_train_transform",
+    "groups_with_one_to_many",
     "limit_split",
     "load_pretrained_backbone",
     "locate_files",

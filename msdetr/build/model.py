@@ -25,7 +25,7 @@ from msdetr.model import (
     TwoStageQueries,
 )
 from msdetr.model.pretrained import load_backbone_weights
-from msdetr.recipe import (
+from msdetr.recipe import (, SupervisionRecipe
     BackboneRecipe,
     ModelRecipe,
     QueryGroupsRecipe,
@@ -79,6 +79,11 @@ def build_model(
         # Last, so that all other weights start as they do without such groups.
         training_groups=_build_training_groups(recipe, class_head, box_head, one_to_many_groups),
     )
+
+
+def groups_with_one_to_many(recipe: SupervisionRecipe) -> OneToManyGroups:
+    """Return which independent groups one-to-many supervision is for, if there is any."""
+    return "primary" if recipe.group is None else recipe.group.one_to_many
 
 
 def load_pretrained_backbone(model: DetectionModel, recipe: BackboneRecipe) -> None:

@@ -113,7 +113,7 @@ def trace_checkpoint(
     Raises:
         InvalidInputError: Checkpoint, data or images cannot be used as asked.
     """
-    loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides)
+    loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides, with_extra_groups=True)
     images = load_evaluation_data(loaded.recipe, loaded.label_space, data)
     criterion = build_criterion(loaded.recipe.supervision)
     check_same_assigner(loaded.info, criterion, str(loaded.path))
@@ -267,8 +267,9 @@ def _both_branches(recipe: Recipe, criterion: Criterion | None) -> Criterion:
     """The model's criterion; a baseline gets the default one-to-many rule beside its own."""
     supervision = recipe.supervision
     if supervision.one_to_many is None:
-        supervision = supervision.model_copy(update={"one_to_many": OneToManyRecipe()})
-        return build_criterion(supervision)
+        update: dict[str, object] = dict.fromkeys(("hybrid", "group", "denoising"))
+        update["one_to_many"] = OneToManyRecipe()
+        return build_criterion(supervision.model_copy(update=update))
     return criterion or build_criterion(supervision)
 
 

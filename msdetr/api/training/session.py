@@ -21,6 +21,7 @@ from msdetr.build import (
     build_parameter_groups,
     build_schedule,
     build_train_collator,
+    groups_with_one_to_many,
     load_pretrained_backbone,
 )
 from msdetr.data.batching import Batch
@@ -80,9 +81,7 @@ class TrainingSession:
             recipe.model,
             data.label_space.num_classes,
             checkpoint_encoder=recipe.train.checkpoint_encoder,
-            one_to_many_groups="primary"
-            if recipe.supervision.group is None
-            else recipe.supervision.group.one_to_many,
+            one_to_many_groups=groups_with_one_to_many(recipe.supervision),
         )
         self.criterion = build_criterion(recipe.supervision, recipe.model.query_groups)
         self.task = DetectionTask(self.criterion)
