@@ -25,10 +25,11 @@ from msdetr.model import (
     TwoStageQueries,
 )
 from msdetr.model.pretrained import load_backbone_weights
-from msdetr.recipe import (, SupervisionRecipe
+from msdetr.recipe import (
     BackboneRecipe,
     ModelRecipe,
     QueryGroupsRecipe,
+    SupervisionRecipe,
 )
 
 OneToManyGroups = Literal["primary", "matched"]
