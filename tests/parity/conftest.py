@@ -234,7 +234,8 @@ def compose_full_size(name: str, shapes: Mapping[str, list[int]]) -> DetectionMo
         flags += _PLUS_PLUS
     if any(".linear3." in key for key in shapes):
         flags.append("--use_aux_ffn")
-    mixed_supervision = any("class_embed_o2m" in key for key in shapes)
+    # Placement c shares its heads, so that without an extra FFN only the name tells.
+    mixed_supervision = name.startswith("ms_")
     queries = re.search(r"_(\d+)q", name)
     assert queries, f"the name {name} does not tell the number of queries"
     recipe = recipe_of(
