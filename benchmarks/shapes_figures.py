@@ -28,8 +28,7 @@ from typing import Any
 
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 
 from msdetr.api.candidates import CandidatesReport, compare_candidates
 from msdetr.api.inspect_matching import (
@@ -233,7 +232,7 @@ def _blocks(results: Results) -> dict[str, str]:
     }
 
 
-def _as_code(table: Table) -> str:
+def _as_code(table: RenderableType) -> str:
     console = Console(file=io.StringIO(), width=100, color_system=None)
     with console.capture() as captured:
         console.print(table)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rich.console import Group
 from rich.table import Table
 
 from msdetr.api.checkpoints.official import open_checkpoint
@@ -15,16 +16,18 @@ from msdetr.api.progress import counting, show_progress
 from msdetr.api.traces.make_trace import ProbeSet, origin_of, trace_checkpoint, trace_untrained
 from msdetr.errors import TraceError, UsageError
 from msdetr.inspection.assignment_table import AssignmentTable, assignment_rows, own_columns
+from msdetr.inspection.group_summary import GroupTable
+from msdetr.inspection.noise_pictures import save_noise_picture
 from msdetr.inspection.pictures import ImagePictures
 from msdetr.inspection.rematch import rematch
 from msdetr.inspection.report import write_report
 from msdetr.inspection.summary import MatchingSummary, SummaryBuilder
-from msdetr.inspection.summary_table import summary_table
+from msdetr.inspection.summary_table import group_table, summary_table
 from msdetr.inspection.trace import MatchTrace
 from msdetr.recipe import recipe_to_dict
 
 TRACE_DIR, TABLE_FILE, SUMMARY_FILE = "trace", "assignments.csv", "summary.json"
-PICTURES_DIR, REPORT_FILE = "pictures", "matching.html"
+GROUPS_FILE, PICTURES_DIR, REPORT_FILE = "groups.csv", "pictures", "matching.html"
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,11 @@ class InspectionReport:
     summary: MatchingSummary
     files: tuple[Path, ...]
 
-    def table(self) -> Table:
-        """The statistics for the terminal."""
-        return summary_table(self.summary)
+    def table(self) -> Table | Group:
+        """Return the statistics for the terminal."""
+        groups = group_table(self.summary)
+        table = summary_table(self.summary)
+        return table if groups is None else Group(table, groups)
 
 
 def inspect_matching(
@@ -94,13 +99,14 @@ def inspect_matching(
     Args:
         source: Where the trace comes from.
         output: Directory for the trace (unless it was stored before), ``assignments.csv``,
-            ``summary.json``, ``pictures`` and ``matching.html``.
+            ``summary.json``, ``pictures`` and ``matching.html``; ``groups.csv`` where training
+            has query groups beside the primary one.
         options: What is shown.
 
     Raises:
         InvalidInputError: Something given cannot be used as asked; nothing is written.
     """
-    names = (TABLE_FILE, SUMMARY_FILE, PICTURES_DIR, REPORT_FILE)
+    names = (TABLE_FILE, GROUPS_FILE, SUMMARY_FILE, PICTURES_DIR, REPORT_FILE)
     check_output(output, names if source.trace else (TRACE_DIR, *names))
     asked = _parse_layers(options.layers)
     trace = obtain_trace(source)
@@ -217,7 +223,18 @@ def _write_tables(
             if image.image_id in drawn:
                 pictures = ImagePictures(image, matching, trace.info, layers)
                 pictures.save(output / PICTURES_DIR)
+                save_noise_picture(image, trace.info, output / PICTURES_DIR)
+    _write_groups(trace, output)
     return builder.build()
+
+
+def _write_groups(trace: MatchTrace, output: Path) -> None:
+    if not any(image.groups.groups for image in trace.images):
+        return
+    with (output / GROUPS_FILE).open("w", newline="", encoding="utf-8") as file:
+        table = GroupTable(file)
+        for image in trace.images:
+            table.write(image.image_id, image.groups)
 
 
 def _parse_layers(text: str) -> list[int] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,12 +14,14 @@ from msdetr.api.checkpoints.official import open_checkpoint
 from msdetr.api.datasets import EvaluationData, find_index, load_evaluation_data
 from msdetr.api.detection.dataset_detector import autocast
 from msdetr.api.progress import show_progress
+from msdetr.api.traces.group_traces import GroupTracer
 from msdetr.assignment import HungarianAssigner, OneToManyAssigner
 from msdetr.build import (
     build_collator,
     build_criterion,
     build_label_space,
     build_model,
+    groups_with_one_to_many,
 )
 from msdetr.data.batching import Batch
 from msdetr.data.coco_index import CocoIndex
@@ -115,7 +117,7 @@ def trace_checkpoint(
     """
     loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides, with_extra_groups=True)
     images = load_evaluation_data(loaded.recipe, loaded.label_space, data)
-    criterion = build_criterion(loaded.recipe.supervision)
+    criterion = build_criterion(loaded.recipe.supervision, loaded.recipe.model.query_groups)
     check_same_assigner(loaded.info, criterion, str(loaded.path))
     model = loaded.model.to(resolve_device(device))
     return trace_model(
@@ -165,7 +167,11 @@ def trace_untrained(
     images = load_evaluation_data(recipe, label_space, data)
     with torch.random.fork_rng(devices=[]):
         seed_torch(recipe.train.seed, "init")
-        model = build_model(recipe.model, label_space.num_classes).eval()
+        model = build_model(
+            recipe.model,
+            label_space.num_classes,
+            one_to_many_groups=groups_with_one_to_many(recipe.supervision),
+        ).eval()
     origin = TraceOrigin(f"from scratch: {recipe_name}", None, "untrained")
     model.to(resolve_device(device))
     return trace_model(model, recipe, images, probe=probe, origin=origin)
@@ -199,7 +205,8 @@ def trace_model(
     recorder = Recorder(complete)
     if isinstance(recorder.one_to_many, OneToManyAssigner):
         check_assigner(recorder.one_to_many, recipe.model.num_queries)
-    tracer = _Tracer(model, recipe, images, recorder)
+    groups = GroupTracer(model, recipe, images.dataset.label_space, complete)
+    tracer = _Tracer(model, recipe, images, recorder, groups)
     positions = probe.positions(images.dataset.index)
     traced = tuple(tracer.trace(positions, quiet=quiet))
     rule = _stored(recipe, recorder.one_to_many, traced)
@@ -210,12 +217,18 @@ class _Tracer:
     """Runs a model over images of a data set and records what is assigned."""
 
     def __init__(
-        self, model: DetectionModel, recipe: Recipe, images: EvaluationData, recorder: Recorder
+        self,
+        model: DetectionModel,
+        recipe: Recipe,
+        images: EvaluationData,
+        recorder: Recorder,
+        groups: GroupTracer,
     ) -> None:
         self._model = model
         self._recipe = recipe
         self._index = images.dataset.index
         self._recorder = recorder
+        self._groups = groups
         self._loader = BatchLoader(
             images.dataset, build_collator(recipe, model), num_workers=recipe.data.num_workers
         )
@@ -230,9 +243,10 @@ class _Tracer:
             batch = on_host.to(device)
             with autocast(device, self._recipe.train.precision):
                 output: ModelOutput = self._model(batch.images, with_one_to_many=True)
+            groups = self._groups.trace(batch, on_host.targets.image_ids.tolist())
             for row, (_, position) in enumerate(keys):
                 recorded = self._record(output, batch, row)
-                yield self._traced(position, on_host, row, recorded)
+                yield replace(self._traced(position, on_host, row, recorded), groups=groups[row])
 
     def _record(self, output: ModelOutput, batch: Batch, row: int) -> RecordedImage:
         num_layers, _, num_queries, _ = output.one_to_one.logits.shape
@@ -267,10 +281,9 @@ def _both_branches(recipe: Recipe, criterion: Criterion | None) -> Criterion:
     """The model's criterion; a baseline gets the default one-to-many rule beside its own."""
     supervision = recipe.supervision
     if supervision.one_to_many is None:
-        update: dict[str, object] = dict.fromkeys(("hybrid", "group", "denoising"))
-        update["one_to_many"] = OneToManyRecipe()
-        return build_criterion(supervision.model_copy(update=update))
-    return criterion or build_criterion(supervision)
+        supervision = supervision.model_copy(update={"one_to_many": OneToManyRecipe()})
+        return build_criterion(supervision, recipe.model.query_groups)
+    return criterion or build_criterion(supervision, recipe.model.query_groups)
 
 
 def _stored(
