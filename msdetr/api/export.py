@@ -25,7 +25,6 @@ from msdetr.api.exporting.verification_images import (
     score,
     verification_batches,
 )
-from msdetr.build import build_collator
 from msdetr.data.batching import count_cells
 from msdetr.errors import UsageError, VerificationError
 from msdetr.export import ExportSettings, VerificationReport, build_program, verify
@@ -256,7 +255,7 @@ def _check_output(output: Path, settings: ExportSettings, *, force: bool) -> Non
 def _check_static_size(loaded: LoadedCheckpoint, settings: ExportSettings) -> None:
     if settings.static_hw is None:
         return
-    collator = build_collator(loaded.recipe, loaded.model)
+    collator = loaded.collator
     cells = count_cells(settings.static_hw, collator.strides)
     if cells < collator.min_cells:
         height, width = settings.static_hw
@@ -302,7 +301,7 @@ def _write(loaded: LoadedCheckpoint, path: Path, settings: ExportSettings, limit
 
 
 def _example_hw(loaded: LoadedCheckpoint) -> tuple[int, int]:
-    collator = build_collator(loaded.recipe, loaded.model)
+    collator = loaded.collator
     side = _SMALLEST_EXAMPLE_PX
     while count_cells((side, side + 32), collator.strides) < 2 * collator.min_cells:
         side += 32

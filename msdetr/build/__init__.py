@@ -4,34 +4,50 @@ from __future__ import annotations
 
 from msdetr.build.data import (
     build_collator,
+    build_detection_settings,
+    build_eval_dataset,
     build_eval_transform,
     build_label_space,
+    build_loader,
+    build_train_dataset,
     build_train_transform,
     limit_split,
     locate_files,
     read_split,
 )
-from msdetr.build.model import (
-    build_model,
-    load_pretrained_backbone,
-)
-from msdetr.build.supervision import (
-    build_criterion,
-)
+from msdetr.build.model import build_initial_model, build_model, load_pretrained_backbone
+from msdetr.build.supervision import build_criterion
 from msdetr.build.training import (
+    build_accelerator,
+    build_epoch_plan,
+    build_optimizer,
     build_parameter_groups,
+    build_repeating_plan,
     build_schedule,
+    build_trainer_settings,
+    build_weight_average,
 )
 
 __all__ = [
+    "build_accelerator",
     "build_collator",
     "build_criterion",
+    "build_detection_settings",
+    "build_epoch_plan",
+    "build_eval_dataset",
     "build_eval_transform",
+    "build_initial_model",
     "build_label_space",
+    "build_loader",
     "build_model",
+    "build_optimizer",
     "build_parameter_groups",
+    "build_repeating_plan",
     "build_schedule",
+    "build_train_dataset",
     "build_train_transform",
+    "build_trainer_settings",
+    "build_weight_average",
     "limit_split",
     "load_pretrained_backbone",
     "locate_files",

@@ -19,7 +19,8 @@ from msdetr.model import (
     TwoStageQueries,
 )
 from msdetr.model.pretrained import load_backbone_weights
-from msdetr.recipe import BackboneRecipe, ModelRecipe
+from msdetr.recipe import BackboneRecipe, ModelRecipe, Recipe
+from msdetr.seeding import seed_torch
 
 _PLACEMENTS = {
     "baseline": (LayerOrder.SELF_ATTENTION_FIRST, OneToManySource.NONE),
@@ -58,6 +59,21 @@ def build_model(
             look_forward_twice=recipe.look_forward_twice,
             first_size_bias=0.0 if recipe.two_stage else _SIZE_BIAS_OF_POINTS,
         ),
+    )
+
+
+def build_initial_model(recipe: Recipe, num_classes: int) -> DetectionModel:
+    """Compose the model that a training run starts with: random weights of the recipe's seed.
+
+    Seeds torch's global generators.
+
+    Args:
+        recipe: Architecture, seed, and whether encoder layers are recomputed.
+        num_classes: K.
+    """
+    seed_torch(recipe.train.seed, "init")
+    return build_model(
+        recipe.model, num_classes, checkpoint_encoder=recipe.train.checkpoint_encoder
     )
 
 
