@@ -142,7 +142,7 @@ def find_index(recipe: DataRecipe, data: str | None) -> CocoIndex:
         return read_coco(split.images_dir, split.annotations_file)
     if not images or not annotations:
         raise UsageError(
-            "--data",
+            "`data`",
             "expected a root in COCO's layout, or image folder and annotation file separated by "
             f"a comma, got {data!r}",
         )

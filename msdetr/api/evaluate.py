@@ -81,7 +81,7 @@ def evaluate(
         InvalidInputError: Checkpoint, data, results or output cannot be used as asked.
     """
     if per_layer and from_predictions is not None:
-        raise UsageError("--per-layer", "needs the model; it cannot go with --from-predictions")
+        raise UsageError("`per_layer`", "needs the model; it cannot go with `from_predictions`")
     if output is not None:
         check_output(output, _FILES)
     loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides)

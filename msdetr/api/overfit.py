@@ -78,7 +78,7 @@ def overfit(recipe: Recipe, num_images: int, *, output: Path, device: str = "aut
     if data.train.index.num_targets == 0:
         raise DataError(
             str(data.train.index.annotations_file),
-            f"the first {num_images} images have no targets; give a larger --overfit",
+            f"the first {num_images} images have no targets; give a larger `overfit`",
         )
     accelerator = build_accelerator(recipe.train, device=device)
     plan = build_repeating_plan(recipe.train, len(data.train), OVERFIT_STEPS)
@@ -93,7 +93,7 @@ def overfit(recipe: Recipe, num_images: int, *, output: Path, device: str = "aut
         state = trainer.fit()
     except InterruptedRunError as error:
         number = error.exit_code - 128
-        message = "stopped; what --overfit began is not resumed, give another --output"
+        message = "stopped; what `overfit` began is not resumed, give another `output`"
         raise InterruptedRunError(number, message) from error
     ap = state.best_score or 0.0
     if ap <= OVERFIT_AP:

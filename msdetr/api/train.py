@@ -60,7 +60,7 @@ def train(
         InterruptedRunError: A signal stopped the run after its state was saved.
     """
     if init_from is not None and (resume or resume_from is not None):
-        raise UsageError("--init-from", "starts a new run; it cannot be combined with resuming")
+        raise UsageError("`init_from`", "starts a new run; it cannot be combined with resuming")
     directory = RunDirectory(output)
     start = find_start(directory, recipe, resume=resume, resume_from=resume_from)
     accelerator = build_accelerator(recipe.train, device=device, tracking_dir=output)

@@ -328,7 +328,7 @@ class Trainer(Generic[BatchT]):
     def _say_saved(self) -> None:
         self._records.reporter.say(
             f"the state after step {self.state.step} (epoch {self.state.epoch + 1}) is saved in "
-            f"{self._directory.last}; continue with --resume"
+            f"{self._directory.last}, from where a resumed run goes on"
         )
 
     def _save_divergence(self, error: StepDivergedError) -> None:

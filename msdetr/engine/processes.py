@@ -178,12 +178,12 @@ def _is_cpu(device: str) -> bool:
         wanted = torch.device("cuda" if device == "auto" else device)
     except RuntimeError as error:
         raise UsageError(
-            "--device", f"expected auto, cpu, cuda or cuda:N, got {device!r}"
+            "`device`", f"expected auto, cpu, cuda or cuda:N, got {device!r}"
         ) from error
     if wanted.type == "cpu":
         return True
     if wanted.type != "cuda":
-        raise UsageError("--device", f"expected auto, cpu, cuda or cuda:N, got {device!r}")
+        raise UsageError("`device`", f"expected auto, cpu, cuda or cuda:N, got {device!r}")
     available = torch.cuda.device_count()
     if (wanted.index or 0) < available:
         if wanted.index is not None:
@@ -192,7 +192,7 @@ def _is_cpu(device: str) -> bool:
     if device == "auto":
         return True
     raise UsageError(
-        "--device", f"{device!r} is not available: torch sees {available} CUDA devices"
+        "`device`", f"{device!r} is not available: torch sees {available} CUDA devices"
     )
 
 

@@ -97,9 +97,9 @@ def check_free(output: Path, *, force: bool = False) -> None:
     if not output.exists():
         return
     if find_checkpoint(output) != output:
-        raise UsageError(str(output), "exists and is no checkpoint; give another --output")
+        raise UsageError(str(output), "exists and is no checkpoint; give another `output`")
     if not force:
-        raise UsageError(str(output), "exists already; give another --output, or --force")
+        raise UsageError(str(output), "exists already; give another `output`, or `force=True`")
 
 
 def _entry(info: dict[str, Any], key: str, checkpoint: Path) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class ProbeSet:
         missing = [str(image_id) for image_id in self.image_ids if image_id not in known]
         if missing:
             raise UsageError(
-                "--image-ids",
+                "`image_ids`",
                 f"{', '.join(missing[:5])}: not among the {len(index)} images of "
                 f"{index.annotations_file}",
             )

@@ -93,7 +93,7 @@ def test_figure_without_values_is_left_out() -> None:
 
 
 def test_layer_that_a_run_lacks_is_refused() -> None:
-    with pytest.raises(UsageError, match="--layer: a has layers 0 to 1, got 2"):
+    with pytest.raises(UsageError, match="`layer`: a has layers 0 to 1, got 2"):
         draw_training_curves([run("a")], 2)
 
 
