@@ -103,7 +103,7 @@ _SETTING = ("k", "threshold", "iou_weight")
 _COLUMNS = {
     "k": ("k", False),
     "threshold": ("thr.", False),
-    "iou_weight": ("IoU w.", False),
+    "iou_weight": ("IoU w", False),
     "positives_per_target": ("pos.", False),
     "share_without_positives": ("none", True),
     "mean_iou": ("IoU", False),
@@ -128,7 +128,7 @@ def sweep_matching(trace: Path, options: SweepOptions, *, output: Path) -> Sweep
     check_output(output, (CSV_FILE, *(f"{name}.png" for name in FIGURES)))
     loaded = MatchTrace.load(trace)
     own = loaded.info.one_to_many
-    grid = _complete(options, own)
+    grid = complete_grid(options, own)
     rows = list(sweep_rows(sweep(loaded, grid)))
     with writing(output):
         write_sweep_csv(output / CSV_FILE, rows)
@@ -139,8 +139,16 @@ def sweep_matching(trace: Path, options: SweepOptions, *, output: Path) -> Sweep
     return SweepReport(tuple(rows), own, tuple(files))
 
 
-def _complete(options: SweepOptions, own: OneToManyAssigner) -> SweepGrid:
-    """Take what is not given from the trace's own setting."""
+def complete_grid(options: SweepOptions, own: OneToManyAssigner) -> SweepGrid:
+    """Take what is not given from the trace's own setting.
+
+    Args:
+        options: What is given.
+        own: Setting of the trace.
+
+    Raises:
+        UsageError: The combinations are too many.
+    """
     cap = options.max_positive_fraction
     grid = SweepGrid(
         ks=_values(options.ks, own.k),

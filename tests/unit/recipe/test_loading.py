@@ -145,7 +145,7 @@ def test_all_problems_are_reported_at_once_in_columns(write: Write) -> None:
         ("`overrides`", "epochs", "unknown key; did you mean 'train.epochs'?"),
     ]
     for line, (where, key, message) in zip(lines[1:], text, strict=True):
-        assert line.startswith(f"  {where:<6}   {key:<32}   {message}")
+        assert line.startswith(f"  {where:<11}   {key:<32}   {message}")
 
 
 def test_problem_in_a_parent_names_the_parent_and_its_line(write: Write) -> None:
