@@ -160,7 +160,7 @@ def export_loaded(
     """Export a model in memory, on the CPU; otherwise as :func:`export_checkpoint`."""
     _check_request(output, settings, detections, verified_images=verified_images, force=force)
     _check_static_size(loaded, settings)
-    limit = detections or loaded.recipe.evaluation.detections_per_image
+    limit = detections or loaded.detection_settings.limit
     images = load_verification_data(loaded, settings, data) if verified_images else None
     Console(stderr=True).print(f"tracing the model for {output.name}", highlight=False)
     with _written_aside(output) as aside:
