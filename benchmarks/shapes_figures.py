@@ -52,7 +52,7 @@ SHEET_IMAGE = 1000007
 PAGE_IMAGE = 1000005
 PAGE_TARGET = 3
 PAGE_K = 6
-SWEPT_KS = "1,2,4,6,10"
+SWEPT_KS = (1, 2, 4, 6, 10)
 _MEASURES = {
     "iou_at_1": "IoU of the best query",
     "iou_at_5": "mean IoU of the 5 best queries",
@@ -141,7 +141,7 @@ def _run_commands(runs: tuple[Path, Path], work: Path) -> Results:
     )
     return Results(
         matching=matching,
-        sweep=sweep_matching(trace, SweepOptions(k=SWEPT_KS), output=work / "sweep"),
+        sweep=sweep_matching(trace, SweepOptions(ks=SWEPT_KS), output=work / "sweep"),
         candidates=compare_candidates(
             runs, output=work / "figure1", probe=ProbeSet(NUM_IMAGES), num_pictures=3
         ),

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from msdetr.api.datasets import load_training_data
 from msdetr.api.training.session import TrainingSession
+from msdetr.build import build_accelerator
 from msdetr.data.batching import Batch, grow_to_cells
 from msdetr.data.coco_index import CocoIndex
 from msdetr.data.transforms import resized_hw
 from msdetr.engine.environment import MemoryGauge, available_memory_mib
-from msdetr.engine.processes import create_accelerator
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.task import MicroBatchPlace
 from msdetr.recipe import AugmentationRecipe, Recipe
@@ -91,7 +91,7 @@ def dry_run(recipe: Recipe, *, device: str = "auto") -> DryRunReport:
         InvalidInputError: Recipe or data cannot be used.
     """
     data = load_training_data(recipe)
-    accelerator = create_accelerator(device=device, precision=recipe.train.precision)
+    accelerator = build_accelerator(recipe.train, device=device)
     session = TrainingSession(recipe, data, accelerator, RunDirectory(Path()))
     model = accelerator.prepare(session.model)
     model.train()

@@ -62,12 +62,12 @@ class InspectionOptions:
     """What is shown of a trace.
 
     Attributes:
-        layers: "all", or decoder layers such as "0,5".
+        layers: Decoder layers, counted from 0; None for all.
         top: Rows of ``assignments.csv`` per image, layer and target, beside the assigned ones.
         num_pictures: Images to draw, the first ones with targets.
     """
 
-    layers: str = "all"
+    layers: tuple[int, ...] | None = None
     top: int = 20
     num_pictures: int = 20
 
@@ -108,9 +108,8 @@ def inspect_matching(
     """
     names = (TABLE_FILE, GROUPS_FILE, SUMMARY_FILE, PICTURES_DIR, REPORT_FILE)
     check_output(output, names if source.trace else (TRACE_DIR, *names))
-    asked = _parse_layers(options.layers)
     trace = obtain_trace(source)
-    layers = _choose_layers(asked, trace.info.num_layers)
+    layers = _choose_layers(options.layers, trace.info.num_layers)
     files = [output / name for name in names]
     with writing(output):
         if source.trace is None:
@@ -159,21 +158,19 @@ def obtain_trace(source: TraceSource) -> MatchTrace:
 
 
 def _check_source(source: TraceSource) -> None:
-    given = {
-        "--ckpt": source.checkpoint is not None,
-        "--trace": source.trace is not None,
-        "--from-scratch": source.from_scratch is not None,
-    }
-    if not any(given.values()):
-        raise UsageError("inspect-matching", "needs one of --ckpt, --trace and --from-scratch")
-    if given["--from-scratch"] and (given["--ckpt"] or given["--trace"]):
-        raise UsageError("--from-scratch", "cannot go with --ckpt or --trace")
-    if given["--trace"] and (source.overrides or source.data is not None):
-        option = "--set" if source.overrides else "--data"
+    stored = source.checkpoint is not None or source.trace is not None
+    if not stored and source.from_scratch is None:
+        raise UsageError(
+            "inspect-matching", "needs one of `checkpoint`, `trace` and `from_scratch`"
+        )
+    if stored and source.from_scratch is not None:
+        raise UsageError("`from_scratch`", "cannot go with `checkpoint` or `trace`")
+    if source.trace is not None and (source.overrides or source.data is not None):
+        option = "`overrides`" if source.overrides else "`data`"
         raise UsageError(
             option,
-            "cannot change a stored trace; make a new one with --ckpt, or try other settings of "
-            "the assignment with sweep-matching",
+            "cannot change a stored trace; make a new one with `checkpoint`, or try other "
+            "settings of the assignment with sweep-matching",
         )
 
 
@@ -237,22 +234,12 @@ def _write_groups(trace: MatchTrace, output: Path) -> None:
             table.write(image.image_id, image.groups)
 
 
-def _parse_layers(text: str) -> list[int] | None:
-    """The layers asked for, None for all."""
-    if text == "all":
-        return None
-    try:
-        return sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        raise UsageError("--layers", f"expected all, or numbers as in 0,5; got {text!r}") from None
-
-
-def _choose_layers(asked: list[int] | None, num_layers: int) -> list[int]:
+def _choose_layers(asked: tuple[int, ...] | None, num_layers: int) -> list[int]:
     if asked is None:
         return list(range(num_layers))
-    unknown = [str(layer) for layer in asked if not 0 <= layer < num_layers]
+    unknown = [str(layer) for layer in sorted(set(asked)) if not 0 <= layer < num_layers]
     if unknown:
         raise UsageError(
-            "--layers", f"the model has layers 0 to {num_layers - 1}, but not {', '.join(unknown)}"
+            "`layers`", f"the model has layers 0 to {num_layers - 1}, but not {', '.join(unknown)}"
         )
-    return asked
+    return sorted(set(asked))

@@ -206,7 +206,7 @@ class MatchTrace:
         if missing:
             listed = ", ".join(map(str, missing[:5]))
             raise TraceError(
-                "--image-ids", f"{listed}: not among the {len(known)} images of the trace"
+                "`image_ids`", f"{listed}: not among the {len(known)} images of the trace"
             )
         return MatchTrace(self.info, tuple(known[i] for i in sorted(set(image_ids))))
 

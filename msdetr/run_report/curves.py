@@ -187,7 +187,7 @@ def _with_values(curves: Sequence[Curve]) -> list[Curve]:
 def _layer_of(run: PlottedRun, layer: int) -> int:
     count = run.history.num_layers
     if layer >= count:
-        raise UsageError("--layer", f"{run.label} has layers 0 to {count - 1}, got {layer}")
+        raise UsageError("`layer`", f"{run.label} has layers 0 to {count - 1}, got {layer}")
     return count - 1 if layer < 0 else layer
 
 

@@ -19,13 +19,12 @@ from msdetr.assignment import HungarianAssigner, OneToManyAssigner
 from msdetr.build import (
     build_collator,
     build_criterion,
+    build_initial_model,
     build_label_space,
-    build_model,
-    groups_with_one_to_many,
+    build_loader,
 )
 from msdetr.data.batching import Batch
 from msdetr.data.coco_index import CocoIndex
-from msdetr.data.loading import BatchLoader
 from msdetr.data.sampling import eval_batches
 from msdetr.engine.checkpoint import EMA_FILE, MODEL_FILE, has_averaged_weights
 from msdetr.engine.device import resolve_device
@@ -38,7 +37,7 @@ from msdetr.inspection.trace import BRANCHES, MatchTrace, TracedImage, TraceInfo
 from msdetr.losses import BranchRule, Criterion
 from msdetr.model import DetectionModel
 from msdetr.recipe import OneToManyRecipe, Recipe, load_recipe, recipe_to_dict
-from msdetr.seeding import seed_torch, seeded_generator
+from msdetr.seeding import seeded_generator
 from msdetr.structures import Assigner, ModelOutput
 
 DEFAULT_NUM_IMAGES = 200
@@ -67,7 +66,7 @@ class ProbeSet:
         missing = [str(image_id) for image_id in self.image_ids if image_id not in known]
         if missing:
             raise UsageError(
-                "--image-ids",
+                "`image_ids`",
                 f"{', '.join(missing[:5])}: not among the {len(index)} images of "
                 f"{index.annotations_file}",
             )
@@ -166,12 +165,7 @@ def trace_untrained(
     label_space = build_label_space(recipe.data, find_index(recipe.data, data))
     images = load_evaluation_data(recipe, label_space, data)
     with torch.random.fork_rng(devices=[]):
-        seed_torch(recipe.train.seed, "init")
-        model = build_model(
-            recipe.model,
-            label_space.num_classes,
-            one_to_many_groups=groups_with_one_to_many(recipe.supervision),
-        ).eval()
+        model = build_initial_model(recipe, label_space.num_classes).eval()
     origin = TraceOrigin(f"from scratch: {recipe_name}", None, "untrained")
     model.to(resolve_device(device))
     return trace_model(model, recipe, images, probe=probe, origin=origin)
@@ -229,9 +223,8 @@ class _Tracer:
         self._index = images.dataset.index
         self._recorder = recorder
         self._groups = groups
-        self._loader = BatchLoader(
-            images.dataset, build_collator(recipe, model), num_workers=recipe.data.num_workers
-        )
+        collator = build_collator(recipe, model)
+        self._loader = build_loader(recipe.data, images.dataset, collator)
         self._areas = {a["id"]: a["area"] for a in images.ground_truth["annotations"]}
 
     @torch.inference_mode()

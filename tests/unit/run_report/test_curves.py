@@ -103,7 +103,7 @@ def test_figures_carry_their_titles() -> None:
 
 
 def test_layer_that_a_run_lacks_is_refused() -> None:
-    with pytest.raises(UsageError, match="--layer: a has layers 0 to 1, got 2"):
+    with pytest.raises(UsageError, match="`layer`: a has layers 0 to 1, got 2"):
         drawn([run("a")], 2)
 
 
