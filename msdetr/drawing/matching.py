@@ -249,6 +249,7 @@ _LEGEND = {
     Role.PICK: "one-to-one pick",
     Role.REJECTED: "not assigned",
 }
+_SCORE_CHARACTERS = 5
 _LIST_COLUMNS_PX = (36, 66, 112, 152, 192, 230)
 
 
@@ -263,7 +264,7 @@ def _list_queries(draw: ImageDraw.ImageDraw, queries: Sequence[ShownQuery], top:
             _draw_swatch(draw, (2, y), Role.POSITIVE if query.is_positive else Role.REJECTED)
         if query.is_pick:
             _draw_swatch(draw, (2, y), Role.PICK, inset=4 if query.is_positive else 0)
-        score = f"{query.score:.2f}" if query.strength is None else _compact(query.score)
+        score = f"{query.score:.2f}" if query.strength is None else compact(query.score)
         numbers = (f"{value:.2f}" for value in (query.iou, query.probability))
         texts = (str(query.rank), str(query.query), score, *numbers, query.note)
         color = INK if query.is_positive or query.is_pick else FAINT
@@ -271,10 +272,11 @@ def _list_queries(draw: ImageDraw.ImageDraw, queries: Sequence[ShownQuery], top:
             draw.text((x, y), text, fill=color, font=font())
 
 
-def _compact(value: float) -> str:
+def compact(value: float) -> str:
     """A score of any size in the room of its column."""
     if value == 0 or abs(value) >= 0.01:
-        return f"{value:.2g}"
+        text = f"{value:.2g}"
+        return text if len(text) <= _SCORE_CHARACTERS else f"{value:.1g}"
     digits, _, exponent = f"{value:.0e}".partition("e")
     return f"{digits}e{int(exponent)}"
 

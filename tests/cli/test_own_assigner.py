@@ -99,7 +99,7 @@ def test_stored_trace_needs_no_file(
     assert (output / name).read_bytes() == (inspected / name).read_bytes()
     sweep = msdetr("sweep-matching", "--trace", trace, "--k", "1,2", "--output", tmp_path / "sweep")
     assert (sweep.code, len(sweep.err.splitlines())) == (2, 1)
-    assert "its assigner is file, which has no settings to sweep" in sweep.err
+    assert "its assigner is NearestCenters, which has no settings to sweep" in sweep.err
 
 
 def test_checkpoint_is_evaluated_and_checked_without_the_file(

@@ -32,7 +32,7 @@ function fixed(value, digits) {
 function significant(value) {
   if (!Number.isFinite(value)) return "–";
   const isSmall = value !== 0 && Math.abs(value) < 0.01;
-  return isSmall ? value.toExponential(1) : String(Number(value.toPrecision(3)));
+  return isSmall ? value.toExponential(1) : String(Number(value.toPrecision(value < 0 ? 2 : 3)));
 }
 
 function percent(share) {
