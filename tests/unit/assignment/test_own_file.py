@@ -87,6 +87,16 @@ def test_own_words_are_asked_for(load: object) -> None:
             f"reason=(~paired).long() * 2, {REASONS})\n",
             "explain: has no reason 2",
         ),
+        (
+            EXPLAIN + "        return Explanation(score=paired.float(), paired=paired, "
+            "reason=(~paired).long(), reasons=(Reason('to:{other}', 'no'),))\n",
+            r"has a text that names no column: 'to:\{other\}'",
+        ),
+        (
+            EXPLAIN + "        return Explanation(score=paired.float(), paired=paired, "
+            "reason=(~paired).long(), reasons=('no',))\n",
+            "explain: AttributeError: 'str' object has no attribute 'code'",
+        ),
         ("    def describe(self): raise RuntimeError('a\\nb')\n", r"describe: RuntimeError: a \("),
         ("    def max_positives(self, n): return 'x'\n", "max_positives: must return an integer"),
     ],
@@ -103,6 +113,17 @@ def test_wrong_explanations_are_one_line(load: object, source: str, told: str) -
     with pytest.raises(AssignerError, match=told) as caught:
         ask()
     assert "\n" not in str(caught.value)
+
+
+def test_description_is_one_line(load: object) -> None:
+    assert callable(load)
+    assert load(HEAD + "    def describe(self): return 'a\\n  b'\n").describe() == "a b"
+
+
+def test_file_that_exits_is_refused(load: object) -> None:
+    assert callable(load)
+    with pytest.raises(AssignerError, match="cannot be imported: SystemExit: 3"):
+        load("import sys\nsys.exit(3)\n")
 
 
 def test_later_edits_do_not_reach_a_loaded_assigner(load: object, tmp_path: Path) -> None:

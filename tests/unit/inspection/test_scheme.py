@@ -119,6 +119,16 @@ def test_pictures_and_stability(traced_by: TracedBy, tmp_path: Path) -> None:
     assert rows[-1].one_to_many_jaccard == 1.0
 
 
+def test_scores_that_are_not_finite_can_be_drawn(traced_by: TracedBy) -> None:
+    _, trace = traced_by(ALIGNED)
+    matching = rematch(trace.images[0], trace.info.one_to_many)
+    scores = matching.scores.clone()
+    scores[0, 0, :3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
+    assert replace(matching, scores=scores).strengths[0, 0, :3].tolist() == [0, 1, 0]
+    none = torch.full_like(scores, -torch.inf)
+    assert replace(matching, scores=none).strengths.unique().tolist() == [0]
+
+
 def test_settings_of_ms_detr_can_be_tried_on_any_trace_but_k_beyond_the_queries(
     traced_by: TracedBy, scene: Any
 ) -> None:
