@@ -126,7 +126,7 @@ def sweep_matching(trace: Path, options: SweepOptions, *, output: Path) -> Sweep
     own = loaded.info.one_to_many
     if isinstance(own, StoredScheme):
         raise UsageError(
-            str(trace), f"its assigner is {own.type}, which has no settings to sweep (ms_detr has)"
+            str(trace), f"its assigner is {own.name}, which has no settings to sweep (ms_detr has)"
         )
     grid = complete_grid(options, own)
     rows = list(sweep_rows(sweep(loaded, grid)))

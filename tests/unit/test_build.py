@@ -267,6 +267,14 @@ VARIANTS: dict[str, tuple[str, Sequence[str]]] = {
     ),
     "cosine": ("shapes_tiny_baseline", (SMALL_SHAPES, "train.schedule=cosine")),
     "coco": ("shapes_tiny", ("data.source=coco", "data.root=ROOT", "train.precision=bf16")),
+    "repeated_hungarian": (
+        "shapes_tiny",
+        (SMALL_SHAPES, "supervision.one_to_many.assigner.type=repeated_hungarian"),
+    ),
+    "task_aligned": (
+        "shapes_tiny",
+        (SMALL_SHAPES, "supervision.one_to_many.assigner={type: task_aligned, k: 5}"),
+    ),
     "one_stage": (
         "shapes_tiny",
         (

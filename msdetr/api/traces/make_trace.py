@@ -28,7 +28,7 @@ from msdetr.data.coco_index import CocoIndex
 from msdetr.data.sampling import eval_batches
 from msdetr.engine.checkpoint import EMA_FILE, MODEL_FILE, has_averaged_weights
 from msdetr.engine.device import resolve_device
-from msdetr.errors import DataError, UsageError
+from msdetr.errors import AssignerError, DataError, Problem, UsageError
 from msdetr.files import digest_file
 from msdetr.inspection.recording import RecordedImage, Recorder
 from msdetr.inspection.rematch import check_assigner
@@ -286,9 +286,15 @@ def _stored(
     if isinstance(assigner, OneToManyAssigner):
         return assigner
     section = recipe_to_dict(recipe)["supervision"]["one_to_many"]["assigner"]
-    explanation = images[0].explanation
-    assert explanation is not None
-    return StoredScheme.of(section, assigner.describe(), explanation)
+    schemes = [
+        StoredScheme.of(section, assigner.describe(), image.explanation)
+        for image in images
+        if image.explanation is not None
+    ]
+    if any(scheme != schemes[0] for scheme in schemes):
+        problem = "gives images other columns, causes or reasons than the first one"
+        raise AssignerError(assigner.describe(), [Problem("explain", problem)])
+    return schemes[0]
 
 
 def _info(

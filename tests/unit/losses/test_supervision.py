@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from msdetr.losses import BranchRule, LossWeights, Supervision, SupervisionBranch
-from msdetr.structures import Assignment, ModelOutput, Predictions, Proposals, Targets
+from msdetr.losses.supervision import GroupRule
+from msdetr.structures import (
+    Assignment,
+    GroupOutput,
+    ModelOutput,
+    Predictions,
+    Proposals,
+    Targets,
+)
 
 
 class NeverAsked:
@@ -77,6 +85,27 @@ def test_a_rule_without_predictions_is_an_error(output: ModelOutput, targets: Ta
         MIXED.branches(replace(output, one_to_many=None), targets, U)
     with pytest.raises(ValueError, match="two-stage"):
         MIXED.branches(replace(output, proposals=None), targets, U)
+
+
+@pytest.mark.parametrize("draws", [True, False])
+def test_group_whose_assigner_draws_needs_numbers_of_its_own(
+    output: ModelOutput, targets: Targets, *, draws: bool
+) -> None:
+    class Drawing(NeverAsked):
+        draws_u = draws
+
+    own = BranchRule(Drawing(), LossWeights(2, 5, 2))  # type: ignore[arg-type]
+    supervision = Supervision(assign_nothing, rule(1), groups={"hybrid": GroupRule(own)})
+    grouped = ModelOutput(
+        output.one_to_one, extra_groups=(GroupOutput("hybrid", output.one_to_one),)
+    )
+    wide = torch.cat([U, U], dim=2)
+    assert [b.u.shape[2] for b in supervision.branches(grouped, targets, wide)] == [7, 7]
+    if draws:
+        with pytest.raises(ValueError, match="no random numbers for the queries of hybrid"):
+            supervision.branches(grouped, targets, U)
+    else:
+        assert len(supervision.branches(grouped, targets, U)) == 2
 
 
 def test_reduced_precision_is_widened(targets: Targets) -> None:
