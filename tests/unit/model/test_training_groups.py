@@ -263,6 +263,26 @@ class TestIndependent:
         assert branches == [True] + [one_to_many == "matched"] * 2
 
 
+@pytest.mark.parametrize("name", ["ms_hybrid_ddetr_pp_300q", "ms_group_ddetr_pp_300q"])
+def test_groups_of_a_one_stage_model_are_learned(
+    name: str, small_recipe: Load, levels: FeatureLevels
+) -> None:
+    recipe = small_recipe(
+        name,
+        *("model.two_stage=false", "model.mixed_query_selection=false"),
+        "supervision.proposals=null",
+    )
+    model = build(recipe)
+    (primary, *extra), _ = make_groups(model, recipe, levels, make_targets(1, 1))
+    for group in extra:
+        assert group.references.shape == (2, group.num_queries, 2)
+        assert (group.proposals, group.cells) == (None, None)
+        assert torch.equal(group.content[0], group.content[1])
+        shared = min(group.num_queries, primary.num_queries)
+        assert not torch.equal(group.content[:, :shared], primary.content[:, :shared])
+    assert_trains(model, recipe, levels, make_targets(2, 0))
+
+
 class TestDenoising:
     def test_content_is_the_noised_class_and_nothing_on_padding(
         self, small_recipe: Load, levels: FeatureLevels
