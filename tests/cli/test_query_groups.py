@@ -183,13 +183,15 @@ ARGUMENTS = {"num_queries_one2one": 20, "num_queries_one2many": 50, "k_one2many"
 RECIPE = "hybrid_ddetr_pp_300q"
 
 
-class TestPublishedHybrid:
-    @pytest.fixture(scope="class")
-    def state(self) -> dict[str, Tensor]:
-        torch.manual_seed(0)
-        recipe = load_recipe(RECIPE, words(SMALL)[1::2])
-        return to_published(build_model(recipe.model, 91).state_dict())
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    """Of such a model, under its published names."""
+    torch.manual_seed(0)
+    recipe = load_recipe(RECIPE, words(SMALL)[1::2])
+    return to_published(build_model(recipe.model, 91).state_dict())
 
+
+class TestPublishedHybrid:
     @pytest.fixture
     def file(self, state: dict[str, Tensor], tmp_path: Path) -> Path:
         path = tmp_path / "hybrid.pth"

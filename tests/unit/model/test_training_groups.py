@@ -80,9 +80,9 @@ def block_names(groups: tuple[QueryGroup, ...]) -> Iterator[str]:
 
 
 def test_mask_is_the_literal_matrix(
-    variant: str, small_recipe: Load, levels: FeatureLevels
+    grouped_recipe: str, small_recipe: Load, levels: FeatureLevels
 ) -> None:
-    recipe = small_recipe(variant)
+    recipe = small_recipe(grouped_recipe)
     groups, _ = make_groups(build(recipe), recipe, levels, make_targets(2, 1))
     blocks = blocks_of(groups)
     assert blocks is not None
@@ -145,9 +145,9 @@ def tensors_of(predictions: Predictions | None) -> list[Tensor]:
 
 
 def test_no_group_depends_on_what_it_must_not_see(
-    variant: str, small_recipe: Load, levels: FeatureLevels
+    grouped_recipe: str, small_recipe: Load, levels: FeatureLevels
 ) -> None:
-    recipe = small_recipe(variant)
+    recipe = small_recipe(grouped_recipe)
     model = build(recipe)
     made, memory = make_groups(model, recipe, levels, make_targets(2, 1))
     groups = tuple(as_leaves(group) for group in made)
