@@ -273,7 +273,7 @@ def _list_queries(draw: ImageDraw.ImageDraw, queries: Sequence[ShownQuery], top:
 
 
 def compact(value: float) -> str:
-    """A score of any size in the room of its column."""
+    """Write a score of any size in the room of its column."""
     if value == 0 or abs(value) >= 0.01:
         text = f"{value:.2g}"
         return text if len(text) <= _SCORE_CHARACTERS else f"{value:.1g}"
