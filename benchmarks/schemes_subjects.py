@@ -53,6 +53,7 @@ class Subject:
 
     def __init__(self, scheme: str, device: str, *, decoder_only: bool, num_queries: int) -> None:
         torch.manual_seed(0)
+        self._num_queries = num_queries
         settings = ["model.backbone.weights=none", f"model.num_queries={num_queries}"]
         recipe = load_recipe(RECIPES[scheme], settings)
         self.model = build_model(recipe.model, NUM_CLASSES).to(device).train()
@@ -89,13 +90,14 @@ class Subject:
         """Count the floating-point operations of a step's matrix products and convolutions."""
         with FlopCounterMode(display=False) as counter:
             self.step()
-        return counter.get_total_flops()
+        flops: int = counter.get_total_flops()
+        return flops
 
     def count_queries(self) -> int:
         """Count the queries of all groups in a training step."""
         blocks = self.find_blocks()
         if blocks is None:
-            return int(self.model.query_source.num_queries)  # type: ignore[arg-type]
+            return self._num_queries
         return sum(block.num_queries for block in blocks.blocks)
 
     def find_blocks(self) -> QueryBlocks | None:
@@ -124,9 +126,11 @@ class _Constant(nn.Module):
 def _fix_memory(model: DetectionModel, device: str) -> Tensor:
     """Let the model start from a random memory, and return its features."""
     height, width = IMAGE_HW
-    width_of_model = model.decoder.layers[0].self_attention.out_proj.out_features  # type: ignore[union-attr]
     shapes = [(-(-height // stride), -(-width // stride)) for stride in model.strides]
-    maps = tuple(torch.randn(len(TARGETS), width_of_model, *hw, device=device) for hw in shapes)
+    maps = tuple(
+        torch.randn(len(TARGETS), model.encoder.level_embed.shape[1], *hw, device=device)
+        for hw in shapes
+    )
     masks = tuple(torch.zeros(len(TARGETS), *hw, dtype=torch.bool, device=device) for hw in shapes)
     memory = Memory.from_levels(FeatureLevels(maps, masks))
     features = memory.features.requires_grad_()

@@ -10,7 +10,11 @@ import numpy as np
 from msdetr.api.datasets import TrainingData, check_names
 from msdetr.api.progress import counting, show_progress
 from msdetr.build import build_label_space, limit_split, locate_files
-from msdetr.data.annotation_checks import check_classes, check_crowding
+from msdetr.data.annotation_checks import (
+    check_classes,
+    check_crowding,
+    check_group_crowding,
+)
 from msdetr.data.coco_file import drop_contradictions, find_contradictions, parse_annotations
 from msdetr.data.coco_index import CocoIndex, index_annotations
 from msdetr.data.findings import NUM_EXAMPLES, Finding
@@ -50,6 +54,7 @@ def check_data(recipe: Recipe) -> DataReport:
         num_queries=recipe.model.num_queries,
         max_positives=_max_positives(recipe),
         findings=findings,
+        group_capacities=_group_capacities(recipe),
     )
 
 
@@ -66,6 +71,9 @@ def find_warnings(recipe: Recipe, split: str, index: CocoIndex) -> list[Finding]
         num_boxes = np.diff(index.first_target)
         found += check_crowding(
             index.image_ids, num_boxes, recipe.model.num_queries, _max_positives(recipe)
+        )
+        found += check_group_crowding(
+            index.image_ids, num_boxes, hybrid=_hybrid_capacity(recipe), denoising=_budget(recipe)
         )
         found += check_classes(index.count_by_class())
     return found
@@ -88,6 +96,32 @@ def _max_positives(recipe: Recipe) -> int | None:
     if many is None or many.max_positive_fraction is None:
         return None
     return math.floor(many.max_positive_fraction * recipe.model.num_queries)
+
+
+def _hybrid_capacity(recipe: Recipe) -> int | None:
+    """Boxes of an image of which the hybrid group can serve every copy."""
+    queries, rule = recipe.model.query_groups.hybrid, recipe.supervision.hybrid
+    return None if queries is None or rule is None else queries.queries // rule.copies
+
+
+def _budget(recipe: Recipe) -> int | None:
+    """Boxes of an image beyond which denoising queries exceed their budget."""
+    denoising = recipe.model.query_groups.denoising
+    if denoising is None or denoising.budget is None:
+        return None
+    bounded = denoising.max_targets is not None and denoising.max_targets <= denoising.budget
+    return None if bounded else denoising.budget
+
+
+def _group_capacities(recipe: Recipe) -> dict[str, int]:
+    """Boxes of an image that each kind of query group can take in full."""
+    groups = recipe.model.query_groups
+    capacities = {
+        "group": None if groups.group is None else recipe.model.num_queries,
+        "hybrid": _hybrid_capacity(recipe),
+        "denoising": _budget(recipe),
+    }
+    return {name: number for name, number in capacities.items() if number is not None}
 
 
 def _read(recipe: Recipe, split: str) -> tuple[CocoIndex | None, list[Finding]]:
