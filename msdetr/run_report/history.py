@@ -76,7 +76,9 @@ class RunHistory:
         rows = (*self.epochs, *self.steps)
         branches = dict.fromkeys(key.partition("/")[0] for row in rows for key in row.terms)
         independent = tuple(name for name in branches if re.fullmatch(r"group_\d+", name))
-        found = {f"mean of {len(independent)} further groups": independent} if independent else {}
+        number = len(independent)
+        name = "1 further group" if number == 1 else f"mean of {number} further groups"
+        found = {name: independent} if independent else {}
         return found | {name: (name,) for name in ("hybrid", "denoising") if name in branches}
 
     @property
