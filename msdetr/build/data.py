@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,20 +114,29 @@ def build_train_collator(
     recipe: Recipe, model: DetectionModel, label_space: LabelSpace
 ) -> Collator:
     """Make the collator of training, which also noises targets for denoising queries."""
-    collator, denoising = build_collator(recipe, model), recipe.model.query_groups.denoising
+    return replace(build_collator(recipe, model), noise=build_noise(recipe, label_space.labels))
+
+
+def build_noise(recipe: Recipe, labels: Sequence[int]) -> DenoisingNoise | None:
+    """Make what noises targets for denoising queries; None where there are none.
+
+    Args:
+        recipe: Kind and extent of the noise, and the seed.
+        labels: Label indices that classes of the data have.
+    """
+    denoising = recipe.model.query_groups.denoising
     if denoising is None:
-        return collator
-    noise = DenoisingNoise(
+        return None
+    return DenoisingNoise(
         contrastive=denoising.contrastive,
         budget=denoising.budget,
         groups=denoising.groups,
         label_redraw=denoising.label_redraw,
         box_noise=denoising.box_noise,
         max_targets=denoising.max_targets,
-        labels=label_space.labels,
+        labels=tuple(labels),
         seed=recipe.train.seed,
     )
-    return replace(collator, noise=noise)
 
 
 def build_train_dataset(
