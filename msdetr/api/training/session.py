@@ -29,9 +29,11 @@ from msdetr.engine.ema import WeightAverage
 from msdetr.engine.loop import Trainer
 from msdetr.engine.optimizer import build_adamw
 from msdetr.engine.processes import Processes
+from msdetr.engine.reporting import logger
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.settings import TrainerSettings
 from msdetr.evaluation.coco import evaluate_boxes
+from msdetr.evaluation.matching import describe_library
 from msdetr.evaluation.results import write_results
 from msdetr.files import replace_text
 from msdetr.recipe import Recipe
@@ -163,6 +165,7 @@ class TrainingSession:
             return {}
         results = merge_shares(shares)
         val = self.data.val
+        logger.info("metrics computed by %s", describe_library())
         metrics = evaluate_boxes(val.ground_truth, results, image_ids=val.image_ids)
         folder = self._directory.evaluation
         folder.mkdir(exist_ok=True)
