@@ -83,7 +83,9 @@ def export(
         given = {"--static": static, "--raw": raw, "--detections": detections, "--data": data}
         given |= {"--batch": batch > 1, "--op": op != "gather", "--precision": precision != "fp32"}
         _refuse([option for option, value in given.items() if value])
-        loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides or ())
+        loaded = open_checkpoint(
+            checkpoint, recipe=recipe, overrides=overrides or (), with_extra_groups=True
+        )
         export_official(loaded, output, force=force)
         typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, read back and compared")
         return

@@ -57,6 +57,10 @@ class UnreadableImageError(DataError):
     """The file of an image is missing or damaged."""
 
 
+class AssignerError(InvalidInputError):
+    """The file of an assigner is missing, broken or changed, or does not return what it must."""
+
+
 class CheckpointError(InvalidInputError):
     """A checkpoint is missing, damaged, unsafe or belongs to another model."""
 

@@ -8,8 +8,8 @@ in ``_px``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Protocol, Self
 
 import torch
@@ -226,8 +226,54 @@ class Assignment(_TensorFields):
     valid: Tensor
 
 
-class Assigner(Protocol):
-    """Anything that pairs queries with targets; what a new assignment scheme implements."""
+@dataclass(frozen=True)
+class Reason:
+    """Why a query is not paired with a target, in an assigner's words.
+
+    ``{name}`` in either text stands for the value in the column of that name.
+
+    Attributes:
+        code: In tables; one word, such as "below_threshold".
+        words: In pictures and pages, such as "below threshold".
+    """
+
+    code: str
+    words: str
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Explanation:
+    """What an assigner decided about every pair, and why; of one image, B is left out.
+
+    Attributes:
+        score: [N, B, T, Q] float32; queries are ranked by it, higher first.
+        paired: [N, B, T, Q] bool.
+        reason: [N, B, T, Q] uint8, 0 for pairs, i for the i-th of ``reasons``, counted from 1.
+        reasons: In the order in which they are looked for.
+        score_range: Lowest and highest score there can be; None if unbounded.
+        query_columns: By name [N, B, Q], what is known of every query.
+        target_columns: By name [N, B, T], what is known of every target.
+        causes: By name [N, B, T] bool, why a target has no query: at most one holds, and none
+            for targets with queries.
+        capped: [N, B, Q] bool, True for queries that a limit on the positives of an image
+            removed; None if there is no such limit.
+        target_note: What pictures say below a target; ``{name}`` stands for its column.
+    """
+
+    score: Tensor
+    paired: Tensor
+    reason: Tensor
+    reasons: tuple[Reason, ...]
+    score_range: tuple[float, float] | None = None
+    query_columns: Mapping[str, Tensor] = field(default_factory=dict)
+    target_columns: Mapping[str, Tensor] = field(default_factory=dict)
+    causes: Mapping[str, Tensor] = field(default_factory=dict)
+    capped: Tensor | None = None
+    target_note: str = ""
+
+
+class Pairing(Protocol):
+    """Anything that pairs queries with targets."""
 
     def assign(self, predictions: Predictions, targets: Targets, u: Tensor) -> Assignment:
         """Pair queries and targets of every layer and image.
@@ -236,6 +282,33 @@ class Assigner(Protocol):
             predictions: Of N layers and B images.
             targets: Of the same images.
             u: [N, B, Q] float, uniform in [0, 1): the only randomness there is.
+        """
+        ...
+
+
+class Assigner(Pairing, Protocol):
+    """What a new assignment scheme implements; everything else asks it instead of knowing it."""
+
+    @property
+    def draws_u(self) -> bool:
+        """Whether the pairs depend on u."""
+        ...
+
+    def describe(self) -> str:
+        """Return the settings in one line, for reports and pages."""
+        ...
+
+    def max_positives(self, num_queries: int) -> int | None:
+        """Return the most positive queries of an image; None if all may be positive."""
+        ...
+
+    def explain(self, predictions: Predictions, targets: Targets, u: Tensor) -> Explanation:
+        """Say of every pair what :meth:`assign` decides, and why.
+
+        Args:
+            predictions: Of N layers and B images.
+            targets: Of the same images.
+            u: [N, B, Q] float, as for :meth:`assign`.
         """
         ...
 

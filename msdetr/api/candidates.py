@@ -13,6 +13,7 @@ from rich.table import Table
 from msdetr.api.output import check_output, writing
 from msdetr.api.traces.make_trace import ProbeSet, trace_checkpoint
 from msdetr.assignment import OneToManyAssigner
+from msdetr.build import build_assigner
 from msdetr.data.images import decode_image
 from msdetr.drawing.figures import save_figure
 from msdetr.errors import DataError, UsageError
@@ -29,7 +30,9 @@ from msdetr.inspection.candidates.measures import (
     check_same_targets,
     write_candidates_csv,
 )
+from msdetr.inspection.scheme import StoredScheme
 from msdetr.inspection.trace import MatchTrace
+from msdetr.recipe import FocalRecipe, OneToManyRecipe
 
 FILES = ("candidates.csv", "candidates.png", "iou_density.png", "summary.json")
 _NAMES = ("A", "B")
@@ -42,7 +45,8 @@ class CandidatesReport:
 
     Attributes:
         sources: Where each model comes from, by name ("A", "B").
-        rule: Weights of the score by which queries are ranked: those of A.
+        rule: Weights of the score by which queries are ranked: those of A, or the
+            default ones where A has an assigner without such weights.
         num_images: Images traced.
         num_targets: Their targets.
         estimates: By model (or "A - B") and branch, an estimate per measure, of the last layer.
@@ -126,7 +130,7 @@ def compare_candidates(
         raise DataError(loaded[0].info.annotations_file, "no traced image has targets")
     for other in loaded[1:]:
         check_same_targets(loaded[0], other)
-    rule = loaded[0].info.one_to_many
+    rule = _score_rule(loaded[0])
     models = [
         MeasuredTrace.of(name, trace, rule) for name, trace in zip(_NAMES, loaded, strict=False)
     ]
@@ -145,6 +149,16 @@ def compare_candidates(
         save_figure(draw_iou_densities(models), output / FILES[2])
         (output / FILES[3]).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
     return report
+
+
+def _score_rule(trace: MatchTrace) -> OneToManyAssigner:
+    """Rule whose score ranks the queries: the trace's own, or the default one beside others."""
+    own = trace.info.one_to_many
+    if not isinstance(own, StoredScheme):
+        return own
+    default = build_assigner(OneToManyRecipe(), FocalRecipe())
+    assert isinstance(default, OneToManyAssigner)
+    return default
 
 
 def _estimate(models: Sequence[MeasuredTrace]) -> dict[tuple[str, str], dict[str, Estimate]]:

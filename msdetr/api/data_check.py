@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
 
 from msdetr.api.datasets import TrainingData, check_names
 from msdetr.api.progress import counting, show_progress
-from msdetr.build import build_label_space, limit_split, locate_files
+from msdetr.build import build_assigner, build_label_space, limit_split, locate_files
 from msdetr.data.annotation_checks import check_classes, check_crowding
 from msdetr.data.coco_file import (
     drop_inconsistent_entries,
@@ -21,7 +20,8 @@ from msdetr.data.findings import NUM_EXAMPLES, Finding
 from msdetr.data.image_checks import ImageFacts, examine_images, find_leakage, summarise_images
 from msdetr.data.report import DataReport, SplitFacts
 from msdetr.errors import DataError
-from msdetr.recipe import Recipe
+from msdetr.losses import Criterion
+from msdetr.recipe import Recipe, assigners
 
 SPLITS = ("train", "val")
 _BOTH = "both"
@@ -40,58 +40,64 @@ def check_data(recipe: Recipe) -> DataReport:
     """
     findings: Findings = []
     indices: dict[str, CocoIndex] = {}
+    most = _max_positives(recipe)
     for split in SPLITS:
         index, errors = _read(recipe, split)
         findings += [(split, finding) for finding in errors]
         if index is not None:
             indices[split] = index
-            findings += [(split, finding) for finding in find_warnings(recipe, split, index)]
+            findings += [(split, finding) for finding in find_warnings(recipe, split, index, most)]
     findings += _check_label_space(recipe, indices)
     findings += _check_images(indices)
     findings.sort(key=lambda entry: entry[1].severity != "error")
     return DataReport(
         splits={split: SplitFacts.of(index) for split, index in indices.items()},
         num_queries=recipe.model.num_queries,
-        max_positives=_max_positives(recipe),
+        max_positives=most,
         findings=findings,
     )
 
 
-def find_warnings(recipe: Recipe, split: str, index: CocoIndex) -> list[Finding]:
+def find_warnings(
+    recipe: Recipe, split: str, index: CocoIndex, max_positives: int | None
+) -> list[Finding]:
     """The cheap part of the check, without looking at images.
 
     Args:
         recipe: Of the model that the data are for.
         split: "train" or "val".
         index: The split's annotations, which were read without an error.
+        max_positives: Queries of an image that may be positive at most; None for all.
     """
     found = list(index.findings)
     if split == "train":
         num_boxes = np.diff(index.first_target)
-        found += check_crowding(
-            index.image_ids, num_boxes, recipe.model.num_queries, _max_positives(recipe)
-        )
+        found += check_crowding(index.image_ids, num_boxes, recipe.model.num_queries, max_positives)
         found += check_classes(index.count_by_class())
     return found
 
 
-def training_notes(recipe: Recipe, data: TrainingData) -> list[str]:
+def training_notes(recipe: Recipe, data: TrainingData, criterion: Criterion) -> list[str]:
     """What to say of the data before a training: their numbers, and the cheap part's warnings."""
+    rule = criterion.supervision.one_to_many
+    most = None if rule is None else rule.assigner.max_positives(recipe.model.num_queries)
     return [
         *data.lines(),
         *(
             f"warning: {split}: {finding.line()}"
             for split, index in data.indices.items()
-            for finding in find_warnings(recipe, split, index)
+            for finding in find_warnings(recipe, split, index, most)
         ),
     ]
 
 
 def _max_positives(recipe: Recipe) -> int | None:
     many = recipe.supervision.one_to_many
-    if many is None or many.max_positive_fraction is None:
+    # Nobody asked for a file to be executed.
+    if many is None or isinstance(many.assigner, assigners.FileRecipe):
         return None
-    return math.floor(many.max_positive_fraction * recipe.model.num_queries)
+    assigner = build_assigner(many, recipe.supervision.focal)
+    return assigner.max_positives(recipe.model.num_queries)
 
 
 def _read(recipe: Recipe, split: str) -> tuple[CocoIndex | None, list[Finding]]:

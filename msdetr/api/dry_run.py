@@ -177,7 +177,7 @@ def _measure(session: TrainingSession, model: torch.nn.Module, batch: Batch) -> 
     place = MicroBatchPlace(seed=0, epoch=0, step=0, index=0)
     with MemoryGauge(device) as gauge:
         started = time.perf_counter()
-        loss = session.task.loss(model, batch.to(device), normalizer=1.0, place=place)
+        loss = session.task.loss(model, batch.to(device), num_targets=1.0, place=place)
         total: Tensor = loss.total
         torch.autograd.backward(total)
         # Reading the value waits for the device.

@@ -14,7 +14,7 @@ from msdetr.api.output import check_output, writing
 from msdetr.api.progress import counting, show_progress
 from msdetr.api.traces.make_trace import ProbeSet, origin_of, trace_checkpoint, trace_untrained
 from msdetr.errors import TraceError, UsageError
-from msdetr.inspection.assignment_table import AssignmentTable, assignment_rows
+from msdetr.inspection.assignment_table import AssignmentTable, assignment_rows, own_columns
 from msdetr.inspection.pictures import ImagePictures
 from msdetr.inspection.rematch import rematch
 from msdetr.inspection.report import write_report
@@ -208,7 +208,7 @@ def _write_tables(
     drawn = {image.image_id for image in drawable[: options.num_pictures]}
     images = show_progress(trace.images, len(trace.images), "writing tables and pictures")
     with (output / TABLE_FILE).open("w", newline="", encoding="utf-8") as file:
-        table = AssignmentTable(file)
+        table = AssignmentTable(file, own_columns(trace.info))
         for image in images:
             matching = rematch(image, trace.info.one_to_many)
             builder.add(image, matching)

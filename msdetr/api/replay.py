@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from msdetr.api.checkpoints.assigner_file import check_same_assigner
 from msdetr.api.datasets import load_training_data
 from msdetr.api.training.resume import check_same_annotations
 from msdetr.api.training.session import TrainingSession
@@ -150,10 +151,10 @@ class _Step:
     ) -> None:
         task, state = self._session.task, self._state
         place = MicroBatchPlace(self._session.recipe.train.seed, state.epoch, state.step, index)
-        normalizer = max(1.0, float(sum(task.count_targets(each) for each in self._batches)))
+        num_targets = float(sum(task.count_targets(each) for each in self._batches))
         seed_torch(place.derive_seed("forward"))
         with _autocast(lower):
-            loss = task.loss(self._session.model, batch, normalizer=normalizer, place=place)
+            loss = task.loss(self._session.model, batch, num_targets=num_targets, place=place)
         watch.look_at_losses(loss.terms, loss.total)
         if watch.first is None:
             loss.total.backward()  # type: ignore[no-untyped-call]
@@ -198,6 +199,7 @@ def _open_session(checkpoint: Path, info: dict[str, Any]) -> TrainingSession:
     directory = RunDirectory(checkpoint.parent)
     accelerator = create_accelerator(device="cpu")
     session = TrainingSession(recipe, data, accelerator, directory, plan=plan)
+    check_same_assigner(info, session.criterion, source)
     load_weights(session.model, read_weights(checkpoint, averaged=False), source)
     return session
 

@@ -13,6 +13,7 @@ from msdetr.api.output import check_output, writing
 from msdetr.assignment import OneToManyAssigner
 from msdetr.drawing.figures import save_figure
 from msdetr.errors import UsageError
+from msdetr.inspection.scheme import StoredScheme
 from msdetr.inspection.sweep.figures import CAVEAT, FIGURES, draw_sweep
 from msdetr.inspection.sweep.statistics import SweepGrid, sweep
 from msdetr.inspection.sweep.tables import ALL_LAYERS, Row, sweep_rows, write_sweep_csv
@@ -104,6 +105,10 @@ def sweep_matching(trace: Path, options: SweepOptions, *, output: Path) -> Sweep
     check_output(output, (CSV_FILE, *(f"{name}.png" for name in FIGURES)))
     loaded = MatchTrace.load(trace)
     own = loaded.info.one_to_many
+    if isinstance(own, StoredScheme):
+        raise UsageError(
+            str(trace), f"its assigner is {own.type}, which has no settings to sweep (ms_detr has)"
+        )
     grid = parse_grid(options, own)
     rows = list(sweep_rows(sweep(loaded, grid)))
     with writing(output):

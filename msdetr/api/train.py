@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from msdetr.api.checkpoints.assigner_file import check_same_assigner
 from msdetr.api.checkpoints.init_from import initialise_from
 from msdetr.api.data_check import training_notes
 from msdetr.api.datasets import load_training_data
 from msdetr.api.training.resume import check_same_annotations, find_start
 from msdetr.api.training.run_report import report_run
 from msdetr.api.training.session import TrainingSession
+from msdetr.engine.checkpoint import read_info
 from msdetr.engine.environment import collect_environment
 from msdetr.engine.processes import create_accelerator
 from msdetr.engine.run_directory import RunDirectory
@@ -74,6 +76,8 @@ def train(
     if start is not None:
         check_same_annotations(start, data)
     session = TrainingSession(recipe, data, accelerator, directory)
+    if start is not None:
+        check_same_assigner(read_info(start), session.criterion, str(start))
     if init_from is not None:
         initialise_from(session.model, init_from, quiet=not accelerator.is_main_process)
     elif start is None:
@@ -86,7 +90,7 @@ def train(
     if accelerator.is_main_process and not (resume and directory.holds_run):
         directory.create(recipe_text=recipe_to_yaml(recipe), environment=collect_environment())
     accelerator.wait_for_everyone()
-    state = trainer.fit(notes=training_notes(recipe, data))
+    state = trainer.fit(notes=training_notes(recipe, data, session.criterion))
     if accelerator.is_main_process:
-        report_run(directory, recipe, data.val)
+        report_run(directory, recipe, data.val, session.criterion)
     return TrainResult(output, state)

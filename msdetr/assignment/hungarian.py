@@ -15,9 +15,23 @@ from msdetr.assignment.costs import (
     pairwise_giou,
     pairwise_l1,
 )
+from msdetr.assignment.ranking import mark_pairs
 from msdetr.assignment.rows import rows_of_targets
 from msdetr.assignment.solve import solve_together
-from msdetr.structures import Assigner, Assignment, Predictions, Targets
+from msdetr.structures import (
+    Assignment,
+    Explanation,
+    Pairing,
+    Predictions,
+    Reason,
+    Targets,
+)
+
+_OTHER_TARGET, _OTHER_QUERIES = 1, 2
+_REASONS = (
+    Reason("serves_target:{served}", "serves target {served}"),
+    Reason("not_in_the_matching", "others cost less"),
+)
 
 
 class AssignmentRequest(Protocol):
@@ -34,7 +48,7 @@ class AssignmentRequest(Protocol):
         ...
 
     @property
-    def assigner(self) -> Assigner:
+    def assigner(self) -> Pairing:
         """The rule."""
         ...
 
@@ -69,6 +83,22 @@ class HungarianAssigner:
         """How often every target enters the matching."""
         return 1
 
+    @property
+    def draws_u(self) -> bool:
+        """Whether the pairs depend on u: they do not."""
+        return False
+
+    def describe(self) -> str:
+        """Return the settings in one line."""
+        return (
+            f"cost {self.class_weight:g} class + {self.l1_weight:g} L1 "
+            f"+ {self.giou_weight:g} (-GIoU)"
+        )
+
+    def max_positives(self, num_queries: int) -> int | None:  # noqa: ARG002
+        """Return None: every query may be positive."""
+        return None
+
     @torch.no_grad()
     def cost(self, predictions: Predictions, targets: Targets) -> Tensor:
         """Cost of every pair.
@@ -102,6 +132,31 @@ class HungarianAssigner:
         cost = self.cost(predictions, targets)
         (queries,) = solve_together([cost], [targets.counts], [self.num_copies])
         return _to_assignment(cost, queries)
+
+    @torch.no_grad()
+    def explain(self, predictions: Predictions, targets: Targets, u: Tensor) -> Explanation:
+        """Say of every pair whether it is part of the matching; the score is the negative cost."""
+        cost = self.cost(predictions, targets)
+        num_layers, num_images, num_targets, num_queries = cost.shape
+        shape = (num_layers, num_images, num_targets, num_queries)
+        return _explain(
+            cost, targets.valid, mark_pairs(self.assign(predictions, targets, u), shape)
+        )
+
+
+def _explain(cost: Tensor, valid: Tensor, paired: Tensor) -> Explanation:
+    """Explain pairs [N, B, T, Q] of costs [N, B, T, Q]; valid is [B, T]."""
+    served = paired.long().argmax(dim=2)
+    free = ~paired.any(dim=2)
+    reason = torch.where(free[:, :, None], _OTHER_QUERIES, _OTHER_TARGET).to(torch.uint8)
+    return Explanation(
+        score=-cost,
+        paired=paired,
+        reason=reason.expand(paired.shape).masked_fill(paired, 0),
+        reasons=_REASONS,
+        query_columns={"served": torch.where(free, -1, served)},
+        causes={"more_targets_than_queries": ~paired.any(dim=3) & valid},
+    )
 
 
 def assign_together(requests: Sequence[AssignmentRequest]) -> list[Assignment]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from msdetr.assignment.costs import logits_of_targets, pairwise_iou
+from msdetr.assignment.ranking import mark_queries, ranks_of, top_queries
 from msdetr.assignment.rows import rows_of_targets
-from msdetr.structures import Assignment, Predictions, Targets
+from msdetr.structures import Assignment, Explanation, Predictions, Reason, Targets
 
-_LOW_BITS = 32
-_LOW_MASK = (1 << _LOW_BITS) - 1
+COLUMNS = ("candidate", "above_threshold", "forced", "capped", "num_positives")
+"""What an explanation has of queries, then of targets."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class OneToManyAssigner:
         """
         candidate_score, candidate = scores.max(dim=2)
         above_threshold = candidate_score >= self.threshold
-        best_queries = _best_queries(scores, self.k)
+        best_queries = top_queries(scores, self.k)
         forced = _mark(best_queries[..., 0], valid, scores.shape[-1])
         kept = self._cap(above_threshold | forced, u)
         num_positives = torch.zeros(scores.shape[:3], dtype=torch.int64, device=scores.device)
@@ -153,23 +154,37 @@ class OneToManyAssigner:
         score = steps.scores.gather(3, steps.best_queries)
         return rows_of_targets(steps.best_queries, score, valid)
 
+    @property
+    def draws_u(self) -> bool:
+        """Whether the pairs depend on u: where there is a cap."""
+        return self.max_positive_fraction is not None
+
+    def describe(self) -> str:
+        """Return the settings in one line."""
+        cap = self.max_positive_fraction
+        return (
+            f"k {self.k}, threshold {self.threshold:g}, IoU weight {self.iou_weight:g}, "
+            f"{'no cap' if cap is None else f'cap {cap:g}'}"
+        )
+
+    def max_positives(self, num_queries: int) -> int | None:
+        """Return the cap in queries; None without one."""
+        fraction = self.max_positive_fraction
+        return None if fraction is None else math.floor(fraction * num_queries)
+
+    def explain(self, predictions: Predictions, targets: Targets, u: Tensor) -> Explanation:
+        """Say of every pair which step decided it."""
+        explained = explain_steps(self.steps(predictions, targets, u), self.k)
+        causes = {name: cause & targets.valid for name, cause in explained.causes.items()}
+        return replace(explained, causes=causes)
+
     def _cap(self, positive: Tensor, u: Tensor) -> Tensor:
-        if self.max_positive_fraction is None:
+        limit = self.max_positives(positive.shape[-1])
+        if limit is None:
             return positive
-        limit = math.floor(self.max_positive_fraction * positive.shape[-1])
         order = u.masked_fill(~positive, math.inf).sort(dim=-1, stable=True).indices
         first = torch.zeros_like(positive).scatter_(2, order[..., :limit], value=True)
         return positive & first
-
-
-def _best_queries(scores: Tensor, k: int) -> Tensor:
-    """The k best queries of every target; torch.topk alone leaves the order of ties open."""
-    num_queries = scores.shape[-1]
-    # Bits of floats that are not negative order like the floats; -inf comes below them all.
-    high = scores.view(torch.int32).long() << _LOW_BITS
-    keys = high + torch.arange(num_queries - 1, -1, -1, device=scores.device)
-    best = keys.topk(min(k, num_queries), dim=-1).values
-    return num_queries - 1 - (best & _LOW_MASK)
 
 
 def _mark(queries: Tensor, valid: Tensor, num_queries: int) -> Tensor:
@@ -178,3 +193,60 @@ def _mark(queries: Tensor, valid: Tensor, num_queries: int) -> Tensor:
     shape = (*queries.shape[:2], num_queries + 1)
     marked = torch.zeros(shape, dtype=torch.bool, device=queries.device)
     return marked.scatter_(2, index, value=True)[..., :num_queries]
+
+
+def explain_steps(steps: OneToManySteps, k: int) -> Explanation:
+    """Say of every pair which step decided it.
+
+    Args:
+        steps: Of a batch, or of one image without the image dimension.
+        k: Most queries per target.
+    """
+    slots = torch.arange(steps.best_queries.shape[-1], device=steps.scores.device)
+    used = slots < steps.num_positives[..., None]
+    queries = torch.where(used, steps.best_queries, -1)
+    paired = mark_queries(queries, steps.scores.shape[-1])
+    targets = torch.arange(paired.shape[-2], device=paired.device)[:, None]
+    chosen = steps.candidate[..., None, :] == targets
+    alone = steps.num_positives == 0
+    fell = (steps.capped[..., None, :] & chosen).any(dim=-1)
+    return Explanation(
+        score=steps.scores,
+        paired=paired,
+        reason=_reasons(steps, paired, chosen),
+        reasons=(*_REASONS, Reason("over_k", f"over k = {k}")),
+        score_range=(0.0, 1.0),
+        query_columns={
+            "candidate": steps.candidate,
+            "above_threshold": steps.above_threshold,
+            "forced": steps.forced,
+            "capped": steps.capped,
+        },
+        target_columns={"num_positives": steps.num_positives},
+        causes={"dropped_by_cap": alone & fell, "lost_to_target": alone & ~fell},
+        capped=steps.capped,
+        target_note="n_t = {num_positives}",
+    )
+
+
+_LOST_TO_TARGET, _DROPPED_BY_CAP, _BELOW_THRESHOLD, _BEYOND_COUNT, _OVER_K = range(1, 6)
+_REASONS = (
+    # Its candidate is another target.
+    Reason("lost_to_target:{candidate}", "lost to target {candidate}"),
+    # It was positive, but more than the cap allows were.
+    Reason("dropped_by_cap", "dropped by cap"),
+    Reason("below_threshold", "below threshold"),
+    # Its rank for the target exceeds n_t, the positives that the target attracts.
+    Reason("beyond_count", "beyond n_t = {num_positives}"),
+)
+
+
+def _reasons(steps: OneToManySteps, paired: Tensor, chosen: Tensor) -> Tensor:
+    reasons = torch.full(paired.shape, _OVER_K, dtype=torch.uint8, device=paired.device)
+    # From the last to the first, so that the first that holds stays.
+    reasons[ranks_of(steps.scores) > steps.num_positives[..., None]] = _BEYOND_COUNT
+    reasons[~steps.above_threshold[..., None, :].expand_as(paired)] = _BELOW_THRESHOLD
+    reasons[steps.capped[..., None, :].expand_as(paired)] = _DROPPED_BY_CAP
+    reasons[~chosen] = _LOST_TO_TARGET
+    reasons[paired] = 0
+    return reasons

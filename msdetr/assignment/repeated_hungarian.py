@@ -26,3 +26,7 @@ class RepeatedHungarianAssigner(HungarianAssigner):
     def num_copies(self) -> int:
         """How often every target enters the matching."""
         return self.copies
+
+    def describe(self) -> str:
+        """Return the settings in one line."""
+        return f"{self.copies} copies of every target, {super().describe()}"

@@ -14,9 +14,11 @@ from msdetr.build.data import (
 )
 from msdetr.build.model import (
     build_model,
+    groups_with_one_to_many,
     load_pretrained_backbone,
 )
 from msdetr.build.supervision import (
+    build_assigner,
     build_criterion,
 )
 from msdetr.build.training import (
@@ -25,6 +27,7 @@ from msdetr.build.training import (
 )
 
 __all__ = [
+    "build_assigner",
     "build_collator",
     "build_criterion",
     "build_eval_transform",
@@ -34,6 +37,7 @@ __all__ = [
     "build_schedule",
     "build_train_collator",
     "build_train_transform",
+    "groups_with_one_to_many",
     "limit_split",
     "load_pretrained_backbone",
     "locate_files",

@@ -29,6 +29,7 @@ from msdetr.recipe import (
     BackboneRecipe,
     ModelRecipe,
     QueryGroupsRecipe,
+    SupervisionRecipe,
 )
 
 OneToManyGroups = Literal["primary", "matched"]
@@ -79,6 +80,11 @@ def build_model(
         # Last, so that all other weights start as they do without such groups.
         training_groups=_build_training_groups(recipe, class_head, box_head, one_to_many_groups),
     )
+
+
+def groups_with_one_to_many(recipe: SupervisionRecipe) -> OneToManyGroups:
+    """Return which independent groups one-to-many supervision is for, if there is any."""
+    return "primary" if recipe.group is None else recipe.group.one_to_many
 
 
 def load_pretrained_backbone(model: DetectionModel, recipe: BackboneRecipe) -> None:

@@ -8,6 +8,8 @@ from msdetr.assignment import (
     RepeatedHungarianAssigner,
     assign_together,
 )
+from msdetr.assignment.own_file import load_assigner
+from msdetr.assignment.task_aligned import TaskAlignedAssigner
 from msdetr.losses import (
     BranchRule,
     Criterion,
@@ -25,9 +27,12 @@ from msdetr.recipe import (
     GroupLossRecipe,
     HybridSupervisionRecipe,
     LossRecipe,
+    OneToManyRecipe,
     QueryGroupsRecipe,
     SupervisionRecipe,
+    assigners,
 )
+from msdetr.structures import Assigner
 
 
 def build_criterion(
@@ -52,6 +57,29 @@ def build_criterion(
         denoising=None if recipe.denoising is None else _denoising_rule(recipe.denoising),
     )
     return Criterion(supervision, alpha=recipe.focal.alpha, gamma=recipe.focal.gamma)
+
+
+def build_assigner(recipe: OneToManyRecipe, focal: FocalRecipe) -> Assigner:
+    """Make the assigner of one-to-many supervision; one in a file is read and executed.
+
+    Raises:
+        AssignerError: The file, its class or the options cannot be used.
+    """
+    match recipe.assigner:
+        case assigners.MsDetrRecipe():
+            return OneToManyAssigner(
+                k=recipe.k,
+                threshold=recipe.threshold,
+                iou_weight=recipe.iou_weight,
+                class_weight=recipe.class_weight,
+                max_positive_fraction=recipe.max_positive_fraction,
+            )
+        case assigners.RepeatedHungarianRecipe() as chosen:
+            return _repeated_hungarian(chosen, focal, chosen.copies)
+        case assigners.TaskAlignedRecipe() as chosen:
+            return TaskAlignedAssigner(chosen.k, chosen.class_power, chosen.iou_power)
+        case assigners.FileRecipe() as chosen:
+            return load_assigner(chosen.file, chosen.class_name, chosen.options)
 
 
 def _scale_groups(
@@ -80,13 +108,7 @@ def _group_rule(recipe: SupervisionRecipe, scale: float, *, with_one_to_many: bo
         one_to_many=None
         if many is None or not with_one_to_many
         else BranchRule(
-            OneToManyAssigner(
-                k=many.k,
-                threshold=many.threshold,
-                iou_weight=many.iou_weight,
-                class_weight=many.class_weight,
-                max_positive_fraction=many.max_positive_fraction,
-            ),
+            build_assigner(many, recipe.focal),
             _loss_weights(many.loss).scaled(scale),
         ),
         proposals=None
@@ -104,18 +126,23 @@ def _denoising_rule(recipe: DenoisingSupervisionRecipe) -> DenoisingRule:
 
 
 def _hybrid_rule(hybrid: HybridSupervisionRecipe, recipe: SupervisionRecipe) -> BranchRule:
-    cost, focal = recipe.one_to_one.cost, recipe.focal
     return BranchRule(
-        RepeatedHungarianAssigner(
-            class_weight=cost.class_weight,
-            l1_weight=cost.l1_weight,
-            giou_weight=cost.giou_weight,
-            alpha=focal.alpha,
-            gamma=focal.gamma,
-            copies=hybrid.copies,
-        ),
+        _repeated_hungarian(recipe.one_to_one.cost, recipe.focal, hybrid.copies),
         _loss_weights(hybrid.loss).scaled(hybrid.scale),
         Normalizer(copies=hybrid.copies),
+    )
+
+
+def _repeated_hungarian(
+    cost: CostRecipe | assigners.RepeatedHungarianRecipe, focal: FocalRecipe, copies: int
+) -> RepeatedHungarianAssigner:
+    return RepeatedHungarianAssigner(
+        class_weight=cost.class_weight,
+        l1_weight=cost.l1_weight,
+        giou_weight=cost.giou_weight,
+        alpha=focal.alpha,
+        gamma=focal.gamma,
+        copies=copies,
     )
 
 

@@ -48,13 +48,14 @@ class ShownQuery:
         box_xyxy_px: Its box, in pixels of the image.
         query: Its number.
         rank: Its place by score for the target, from 1.
-        score: Score for the target, 0 to 1; sets the width of the line.
+        score: Score for the target.
         iou: With the target.
         probability: Of the target's class.
         is_positive: Whether it is a one-to-many positive of the target.
         is_pick: Whether it is the target's one-to-one pick.
         reason: Why it is not a positive, briefly; empty for positives.
         pick_box_xyxy_px: For picks, the box of the one-to-one branch.
+        strength: The score as a share of its range, 0 to 1; the score itself by default.
     """
 
     box_xyxy_px: Box
@@ -67,6 +68,12 @@ class ShownQuery:
     is_pick: bool
     reason: str
     pick_box_xyxy_px: Box | None = None
+    strength: float | None = None
+
+    @property
+    def width(self) -> float:
+        """How wide its line is, 0 to 1."""
+        return self.score if self.strength is None else self.strength
 
     @property
     def note(self) -> str:
@@ -85,14 +92,14 @@ class ShownTarget:
         box_xyxy_px: In pixels of the image.
         title: Number and class.
         size_bin: "small", "medium" or "large".
-        num_positives: n_t, positive queries whose candidate it is.
+        note: What the assigner says of it; may be empty.
         queries: By rank.
     """
 
     box_xyxy_px: Box
     title: str
     size_bin: str
-    num_positives: int
+    note: str
     queries: tuple[ShownQuery, ...]
 
 
@@ -115,7 +122,7 @@ def draw_target(image: Image.Image, target: ShownTarget, size: PixelSize) -> Ima
     panel = Image.new("RGB", (width, height + 2 * _LINE_PX + rows * _LINE_PX + 6), BACKGROUND)
     draw = ImageDraw.Draw(panel)
     draw.text((2, 0), fit_text(draw, target.title, width - 4), fill=INK, font=font(TEXT_PX + 1))
-    subtitle = f"{target.size_bin}, n_t = {target.num_positives}"
+    subtitle = ", ".join(filter(None, (target.size_bin, target.note)))
     draw.text((2, _LINE_PX), subtitle, fill=FAINT, font=font())
     region = region_of([target], size, image.size)
     panel.paste(draw_region(image, target, region, size), (0, 2 * _LINE_PX))
@@ -146,7 +153,7 @@ def draw_region(
     # Those that matter most come last, on top; wide lines below thin ones.
     for query in sorted(target.queries, key=lambda q: (q.is_positive, -q.score)):
         if query.is_positive:
-            width = max(1, round(_LARGEST_WIDTH_PX * query.score))
+            width = max(1, round(_LARGEST_WIDTH_PX * query.width))
             draw_outline(draw, to_canvas(query.box_xyxy_px), Role.POSITIVE.value, width)
         elif not query.is_pick:
             _draw_dashes(draw, to_canvas(query.box_xyxy_px), Role.REJECTED)
@@ -256,8 +263,10 @@ def _list_queries(draw: ImageDraw.ImageDraw, queries: Sequence[ShownQuery], top:
             _draw_swatch(draw, (2, y), Role.POSITIVE if query.is_positive else Role.REJECTED)
         if query.is_pick:
             _draw_swatch(draw, (2, y), Role.PICK, inset=4 if query.is_positive else 0)
-        numbers = (f"{value:.2f}" for value in (query.score, query.iou, query.probability))
-        texts = (str(query.rank), str(query.query), *numbers, query.note)
+        # Scores without bounds may be tiny or large.
+        score = f"{query.score:.2f}" if query.strength is None else f"{query.score:.2g}"
+        numbers = (f"{value:.2f}" for value in (query.iou, query.probability))
+        texts = (str(query.rank), str(query.query), score, *numbers, query.note)
         color = INK if query.is_positive or query.is_pick else FAINT
         for x, text in zip(_LIST_COLUMNS_PX, texts, strict=True):
             draw.text((x, y), text, fill=color, font=font())

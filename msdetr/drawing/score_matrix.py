@@ -41,7 +41,12 @@ class ScoreMatrix:
 
 
 def score_sheet(
-    title: str, subtitle: str, targets: Sequence[str], matrices: Sequence[ScoreMatrix]
+    title: str,
+    subtitle: str,
+    targets: Sequence[str],
+    matrices: Sequence[ScoreMatrix],
+    *,
+    ends: tuple[str, str] = ("score 0", "1"),
 ) -> Image.Image:
     """Draw the score matrices of an image, one per decoder layer.
 
@@ -50,6 +55,7 @@ def score_sheet(
         subtitle: Second line.
         targets: Names of the rows.
         matrices: From the first layer to the last.
+        ends: What the ends of the color scale are called.
     """
     columns = max(len(matrix.queries) for matrix in matrices)
     height = len(targets) * _CELL_PX + _QUERY_LABEL_PX + TEXT_PX + 8 + _GAP_PX
@@ -58,7 +64,7 @@ def score_sheet(
     draw = ImageDraw.Draw(sheet)
     draw.text((_GAP_PX, 6), fit_text(draw, title, width - 30), fill=INK, font=font(TEXT_PX + 3))
     draw.text((_GAP_PX, 26), fit_text(draw, subtitle, width - 30), fill=FAINT, font=font())
-    _draw_key(draw, (_GAP_PX, 48))
+    _draw_key(draw, (_GAP_PX, 48), ends)
     for number, matrix in enumerate(matrices):
         _draw_matrix(sheet, matrix, targets, _HEADER_PX + number * height)
     return sheet
@@ -101,14 +107,14 @@ def _draw_cell(
         draw.ellipse(box, fill=text_color(fill))
 
 
-def _draw_key(draw: ImageDraw.ImageDraw, place: tuple[int, int]) -> None:
+def _draw_key(draw: ImageDraw.ImageDraw, place: tuple[int, int], ends: tuple[str, str]) -> None:
     x, y = place
-    draw.text((x, y + 3), "score 0", fill=INK, font=font())
-    x += 52
+    draw.text((x, y + 3), ends[0], fill=INK, font=font())
+    x += max(52, round(draw.textlength(ends[0], font())) + 6)
     for step in range(11):
         draw.rectangle((x, y, x + 13, y + _CELL_PX - 2), fill=_color(step / 10), outline=FAINT)
         x += 13
-    draw.text((x + 6, y + 3), "1", fill=INK, font=font())
+    draw.text((x + 6, y + 3), ends[1], fill=INK, font=font())
     for text, marks in (
         ("one-to-many positive", (True, False)),
         ("one-to-one pick", (False, True)),

@@ -25,8 +25,8 @@ from msdetr.seeding import seed_torch
 class StepRunner(Generic[BatchT]):
     """Computes gradients and updates the weights.
 
-    The gradient is the sum over micro-batches and processes; the task divides by the step's
-    normaliser.
+    The gradient is the sum over micro-batches and processes; the task normalises by the step's
+    targets.
 
     Args:
         accelerator: Device, precision and processes.
@@ -98,11 +98,10 @@ class StepRunner(Generic[BatchT]):
     def _compute(
         self, batches: Sequence[BatchT], places: Sequence[MicroBatchPlace], lr_factor: float
     ) -> StepReport:
-        total_targets, num_images, skipped = self._count(batches, places)
-        normalizer = max(1.0, total_targets)
+        num_targets, num_images, skipped = self._count(batches, places)
         self._optimizer.zero_grad()
         losses = [
-            self._backward(batch, place, normalizer, is_last=index == len(batches) - 1)
+            self._backward(batch, place, num_targets, is_last=index == len(batches) - 1)
             for index, (batch, place) in enumerate(zip(batches, places, strict=True))
         ]
         self._statistics.share(len(batches) * self._processes.num_processes)
@@ -142,12 +141,12 @@ class StepRunner(Generic[BatchT]):
         return total_targets, int(num_images), tuple(line for _, line in in_order)
 
     def _backward(
-        self, batch: BatchT, place: MicroBatchPlace, normalizer: float, *, is_last: bool
+        self, batch: BatchT, place: MicroBatchPlace, num_targets: float, *, is_last: bool
     ) -> StepLoss:
         moved = batch.to(self._accelerator.device, non_blocking=True)
         with self._exchange(is_last=is_last):
             seed_torch(place.derive_seed("forward"))
-            loss = self._task.loss(self._model, moved, normalizer=normalizer, place=place)
+            loss = self._task.loss(self._model, moved, num_targets=num_targets, place=place)
             # DistributedDataParallel averages gradients; the step wants their sum.
             self._accelerator.backward(loss.total * self._processes.num_processes)
         self._statistics.take_micro_batch()

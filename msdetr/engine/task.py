@@ -50,7 +50,7 @@ class StepLoss:
     """Loss of one micro-batch, its share of the step's.
 
     Attributes:
-        total: Scalar to differentiate, already divided by the step's normaliser.
+        total: Scalar to differentiate, already normalised by the targets of the whole step.
         terms: Unweighted scalars by name; ``branch/...``, the same names in every micro-batch.
         weights: Factor of each term in the total.
     """
@@ -76,14 +76,14 @@ class TrainingTask(Protocol[BatchT_contra]):
         ...
 
     def loss(
-        self, model: nn.Module, batch: BatchT_contra, *, normalizer: float, place: MicroBatchPlace
+        self, model: nn.Module, batch: BatchT_contra, *, num_targets: float, place: MicroBatchPlace
     ) -> StepLoss:
         """Run the model and compute the losses.
 
         Args:
             model: To be called, not asked for its parts: it may be wrapped.
             batch: On the model's device.
-            normalizer: max(1, targets of the step over all micro-batches and processes).
+            num_targets: Targets of the step over all micro-batches and processes; may be 0.
             place: For random numbers that do not depend on the number of processes. Torch's
                 global generators are already seeded for this micro-batch.
         """

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import TextIO
+from typing import Any, TextIO
 
 from torch import Tensor
 
 from msdetr.assignment.costs import pairwise_giou, pairwise_iou, pairwise_l1
-from msdetr.inspection.rematch import ImageMatching, reason_text
+from msdetr.assignment.one_to_many import COLUMNS
+from msdetr.inspection.rematch import ImageMatching
+from msdetr.inspection.scheme import StoredScheme
 from msdetr.inspection.trace import TracedBranch, TracedImage, TraceInfo
 
 
@@ -45,13 +47,8 @@ class AssignmentRow:
         one_to_one_giou: As ``giou``.
         one_to_one_l1: As ``l1``.
         paired: Whether the one-to-many assignment pairs the two; other rows have a reason.
-        candidate: The target with the query's highest score.
-        above_threshold: Whether that score reaches the threshold.
-        forced: Whether the query is the best one of some target.
-        capped: Whether the query was positive, but dropped by the cap.
-        num_positives: n_t, positives kept by the cap whose candidate is this target.
-        reason: Why the two are not paired: the first that holds of ``lost_to_target:J``,
-            ``dropped_by_cap``, ``below_threshold``, ``beyond_count`` and ``over_k``.
+        own: The assigner's own columns, by name.
+        reason: Why the two are not paired, in one word of the assigner's.
     """
 
     image: int
@@ -75,16 +72,12 @@ class AssignmentRow:
     one_to_one_giou: float
     one_to_one_l1: float
     paired: bool
-    candidate: int
-    above_threshold: bool
-    forced: bool
-    capped: bool
-    num_positives: int
+    own: Mapping[str, Any]
     reason: str
 
 
-COLUMNS = tuple(field.name for field in fields(AssignmentRow))
-_values_of = attrgetter(*COLUMNS)
+_BEFORE = tuple(f.name for f in fields(AssignmentRow) if f.name not in ("own", "reason"))
+_values_of = attrgetter(*_BEFORE)
 
 
 class AssignmentTable:
@@ -94,15 +87,27 @@ class AssignmentTable:
 
     Args:
         file: Open for writing text without newline translation.
+        own: Names of the assigner's own columns.
     """
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, own: Sequence[str]) -> None:
         self._writer = csv.writer(file, lineterminator="\n")
-        self._writer.writerow(COLUMNS)
+        self._writer.writerow((*_BEFORE, *own, "reason"))
 
     def write(self, rows: Iterable[AssignmentRow]) -> None:
         """Append rows."""
-        self._writer.writerows([_to_text(value) for value in _values_of(row)] for row in rows)
+        self._writer.writerows(
+            [_to_text(value) for value in (*_values_of(row), *row.own.values(), row.reason)]
+            for row in rows
+        )
+
+
+def own_columns(info: TraceInfo) -> tuple[str, ...]:
+    """Name the columns that the one-to-many assigner of a trace adds to the table."""
+    rule = info.one_to_many
+    if isinstance(rule, StoredScheme):
+        return (*rule.query_columns, *rule.target_columns)
+    return COLUMNS
 
 
 def assignment_rows(
@@ -129,16 +134,16 @@ def assignment_rows(
     shown = (matching.ranks <= top) | matching.one_to_one | matching.one_to_many
     names = [info.category_names[label] for label in image.labels.tolist()]
     size_bins, annotation_ids = image.size_bins, image.annotation_ids.tolist()
+    codes = ["", *(reason.code for reason in matching.explanation.reasons)]
     for layer in layers:
         targets, queries = _ordered_pairs(shown[layer], matching.ranks[layer])
         columns = {key: value[layer, targets, queries] for key, value in quantities.items()}
-        columns |= {key: getattr(matching, key)[layer, queries] for key in _QUERY_STATE}
-        columns["num_positives"] = matching.num_positives[layer, targets]
         listed = {key: value.tolist() for key, value in columns.items()}
-        reasons = matching.reasons[layer, targets, queries].tolist()
-        pairs = zip(targets.tolist(), queries.tolist(), reasons, strict=True)
-        for place, (target, query, reason) in enumerate(pairs):
-            values = {key: column[place] for key, column in listed.items()}
+        own = {key: value.tolist() for key, value in matching.own(layer, targets, queries).items()}
+        numbers = matching.explanation.reason[layer, targets, queries].tolist()
+        pairs = zip(targets.tolist(), queries.tolist(), numbers, strict=True)
+        for place, (target, query, number) in enumerate(pairs):
+            values = {key: column[place] for key, column in own.items()}
             yield AssignmentRow(
                 image=image.image_id,
                 layer=layer,
@@ -147,12 +152,10 @@ def assignment_rows(
                 category=names[target],
                 size_bin=size_bins[target],
                 query=query,
-                reason=reason_text(reason, values["candidate"]),
-                **values,
+                own=values,
+                reason=codes[number].format_map(values),
+                **{key: column[place] for key, column in listed.items()},
             )
-
-
-_QUERY_STATE = ("candidate", "above_threshold", "forced", "capped")
 
 
 def _ordered_pairs(shown: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from msdetr.drawing.captions import Box
 from msdetr.drawing.matching import ShownQuery, ShownTarget
 from msdetr.drawing.matching_sheets import SheetHeading, layer_sheet, target_sheet
 from msdetr.drawing.score_matrix import ScoreMatrix, score_sheet
-from msdetr.inspection.rematch import ImageMatching, Reason
+from msdetr.inspection.rematch import ImageMatching
 from msdetr.inspection.trace import TracedImage, TraceInfo
 
 MOST_TARGETS = 11
@@ -98,7 +98,8 @@ class ImagePictures:
         )
         names = [f"{target} {self._names[target]}" for target in chosen]
         matrices = [self._matrix(layer, chosen, per_target) for layer in self._layers]
-        return score_sheet(heading.title, heading.subtitle, names, matrices)
+        ends = ("score 0", "1") if self._matching.is_bounded else ("low score", "high")
+        return score_sheet(heading.title, heading.subtitle, names, matrices, ends=ends)
 
     def _matrix(self, layer: int, chosen: list[int], per_target: int) -> ScoreMatrix:
         matching = self._matching
@@ -107,13 +108,13 @@ class ImagePictures:
         ranks = matching.ranks[layer, chosen]
         shown = ((ranks <= per_target) | positives | picks).any(dim=0).nonzero()[:, 0]
         # By the target that each query scores best for, then by score: pairs lie on a diagonal.
-        best = matching.scores[layer, chosen][:, shown].max(dim=0)
+        best = matching.strengths[layer, chosen][:, shown].max(dim=0)
         order = (best.indices * 2 - best.values).argsort(stable=True)
         queries = shown[order]
         return ScoreMatrix(
             title=f"layer {layer}",
             queries=queries.tolist(),
-            scores=matching.scores[layer, chosen][:, queries].tolist(),
+            scores=matching.strengths[layer, chosen][:, queries].tolist(),
             positives=positives[:, queries].tolist(),
             picks=picks[:, queries].tolist(),
         )
@@ -132,7 +133,7 @@ class ImagePictures:
             box_xyxy_px=self._boxes_px(self._image.boxes_cxcywh[target][None])[0],
             title=f"target {target}: {self._names[target]}",
             size_bin=self._image.size_bins[target],
-            num_positives=int(matching.num_positives[layer, target]),
+            note=matching.target_note(layer, target),
             queries=tuple(self._query(target, layer, query) for query in queries.tolist()),
         )
 
@@ -144,38 +145,24 @@ class ImagePictures:
         box, pick_box = self._boxes_px(boxes)
         place = (layer, target, query)
         is_pick = bool(matching.one_to_one[place])
+        reason = matching.reason(layer, target, query)
         return ShownQuery(
             box_xyxy_px=box,
             query=query,
             rank=int(matching.ranks[place]),
             score=float(matching.scores[place]),
+            strength=None if matching.is_bounded else float(matching.strengths[place]),
             iou=float(matching.iou[place]),
             probability=float(image.one_to_many.probabilities[place]),
             is_positive=bool(matching.one_to_many[place]),
             is_pick=is_pick,
-            reason=self._words(place),
+            reason="" if reason is None else reason.words,
             pick_box_xyxy_px=pick_box if is_pick else None,
         )
 
-    def _words(self, place: tuple[int, int, int]) -> str:
-        layer, target, query = place
-        words = {
-            Reason.PAIRED: "",
-            Reason.LOST_TO_TARGET: f"lost to target {int(self._matching.candidate[layer, query])}",
-            Reason.DROPPED_BY_CAP: "dropped by cap",
-            Reason.BELOW_THRESHOLD: "below threshold",
-            Reason.BEYOND_COUNT: f"beyond n_t = {int(self._matching.num_positives[layer, target])}",
-            Reason.OVER_K: f"over k = {self._info.one_to_many.k}",
-        }
-        return words[Reason(int(self._matching.reasons[place]))]
-
     def _heading(self, what: str, num_shown: int) -> SheetHeading:
-        rule, num_targets = self._info.one_to_many, self._image.num_targets
-        cap = rule.max_positive_fraction
-        settings = (
-            f"k {rule.k}, threshold {rule.threshold:g}, IoU weight {rule.iou_weight:g}, "
-            f"cap {'none' if cap is None else f'{cap:g} of {self._info.num_queries} queries'}"
-        )
+        num_targets = self._image.num_targets
+        settings = f"{self._info.one_to_many.describe()}; {self._info.num_queries} queries"
         left_out = f"; the {num_shown} largest of {num_targets} targets"
         notes = (left_out if num_shown < num_targets else "") + self._note
         if not self._info.has_one_to_many:

@@ -10,10 +10,20 @@ from torch import Tensor
 
 from msdetr.assignment import HungarianAssigner, OneToManyAssigner, assign_together
 from msdetr.assignment.costs import logits_of_targets
+from msdetr.assignment.ranking import list_queries, ranks_of
+from msdetr.inspection.scheme import of_image
 from msdetr.inspection.trace import BRANCHES, LOSS_NAMES, TracedBranch
 from msdetr.losses import Criterion, Supervision
 from msdetr.losses.supervision import SupervisionBranch
-from msdetr.structures import Assignment, LossTerm, ModelOutput, Predictions, Targets
+from msdetr.structures import (
+    Assigner,
+    Assignment,
+    Explanation,
+    LossTerm,
+    ModelOutput,
+    Predictions,
+    Targets,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +36,7 @@ class RecordedImage:
     hungarian_cost: Tensor
     one_to_one_queries: Tensor
     one_to_many_queries: Tensor
+    explanation: Explanation | None
 
 
 class Recorder:
@@ -35,18 +46,15 @@ class Recorder:
         criterion: With both branches; its proposals are left out.
 
     Raises:
-        ValueError: If the assigners are not the Hungarian and the one-to-many one.
+        ValueError: If there is no one-to-many assigner, or the one-to-one one is not Hungarian.
     """
 
     def __init__(self, criterion: Criterion) -> None:
         one_to_one, one_to_many = (getattr(criterion.supervision, name) for name in BRANCHES)
-        if one_to_many is None or not (
-            isinstance(one_to_one.assigner, HungarianAssigner)
-            and isinstance(one_to_many.assigner, OneToManyAssigner)
-        ):
+        if one_to_many is None or not isinstance(one_to_one.assigner, HungarianAssigner):
             raise ValueError("a trace needs a Hungarian and a one-to-many assigner")
         self.hungarian: HungarianAssigner = one_to_one.assigner
-        self.one_to_many: OneToManyAssigner = one_to_many.assigner
+        self.one_to_many: Assigner = one_to_many.assigner
         self._assignments = _Listening()
         supervision: Supervision = replace(
             criterion.supervision, assign=self._assignments, proposals=None
@@ -76,17 +84,28 @@ class Recorder:
             targets.image_ids[index : index + 1],
         )
         terms = self._criterion(single, alone, num_targets=1.0, u=u[:, None])
-        one_to_one, one_to_many = (_queries(rows, alone, u) for rows in self._assignments.last)
+        one_to_one, *others = self._assignments.last
         cost = self.hungarian.cost(single.one_to_one, alone)[:, 0, :num_targets]
         assert single.one_to_many is not None
+        explanation = self._explain(single.one_to_many, alone, u)
         return RecordedImage(
             one_to_one=_branch("one_to_one", single.one_to_one, alone, terms),
             one_to_many=_branch("one_to_many", single.one_to_many, alone, terms),
             u=u.float().cpu(),
             hungarian_cost=cost.cpu().contiguous(),
-            one_to_one_queries=one_to_one[..., 0],
-            one_to_many_queries=one_to_many,
+            one_to_one_queries=_queries(one_to_one, alone, u)[..., 0],
+            one_to_many_queries=list_queries(explanation.paired, ranks_of(explanation.score))
+            if explanation
+            else _queries(others[0], alone, u),
+            explanation=explanation,
         )
+
+    def _explain(self, predictions: Predictions, targets: Targets, u: Tensor) -> Explanation | None:
+        """Explain the one-to-many assignment, unless a trace can repeat it anyway."""
+        if isinstance(self.one_to_many, OneToManyAssigner):
+            return None
+        explanation = self.one_to_many.explain(predictions, targets, u[:, None])
+        return of_image(explanation, int(targets.counts[0]))
 
 
 @dataclass

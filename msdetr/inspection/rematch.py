@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import IntEnum
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from msdetr.assignment import OneToManyAssigner, OneToManySteps
 from msdetr.assignment.costs import pairwise_iou
+from msdetr.assignment.one_to_many import explain_steps
+from msdetr.assignment.ranking import mark_queries, ranks_of
 from msdetr.assignment.solve import solve_together
 from msdetr.errors import UsageError
+from msdetr.inspection.scheme import StoredScheme
 from msdetr.inspection.trace import TracedImage
-
-
-class Reason(IntEnum):
-    """Why a query is not a one-to-many positive of a target: the first that holds.
-
-    PAIRED: it is one.
-    LOST_TO_TARGET: its candidate is another target.
-    DROPPED_BY_CAP: it was positive, but more than the cap allows were.
-    BELOW_THRESHOLD: its score lies below the threshold.
-    BEYOND_COUNT: its rank for the target exceeds n_t, the positives that the target attracts.
-    OVER_K: its rank exceeds k.
-    """
-
-    PAIRED = 0
-    LOST_TO_TARGET = 1
-    DROPPED_BY_CAP = 2
-    BELOW_THRESHOLD = 3
-    BEYOND_COUNT = 4
-    OVER_K = 5
+from msdetr.structures import Explanation, Reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,45 +27,75 @@ class ImageMatching:
         iou: [N, T, Q] float32, of the one-to-many branch's boxes.
         scores: [N, T, Q] float32.
         ranks: [N, T, Q] int64 from 1, by descending score for the target, then lowest query.
-        candidate: [N, Q] int64, the target with the query's highest score; -1 without targets.
-        above_threshold: [N, Q] bool, True where that score reaches the threshold.
-        forced: [N, Q] bool, True where the query is the best one of some target.
-        capped: [N, Q] bool, True for positives that the cap removed.
-        num_positives: [N, T] int64, n_t: positives kept by the cap whose candidate is t.
+        explanation: Of the one-to-many assignment, without the image dimension.
         one_to_many: [N, T, Q] bool, the pairs.
-        one_to_many_queries: [N, T, J] int64, the same by rank, J = min(k, Q); -1 on unused slots.
+        one_to_many_queries: [N, T, J] int64, the same by rank; -1 on unused slots.
         one_to_one: [N, T, Q] bool, the pairs.
         one_to_one_queries: [N, T] int64; -1 for targets without a query.
-        reasons: [N, T, Q] uint8, a :class:`Reason` each.
     """
 
     iou: Tensor
     scores: Tensor
     ranks: Tensor
-    candidate: Tensor
-    above_threshold: Tensor
-    forced: Tensor
-    capped: Tensor
-    num_positives: Tensor
+    explanation: Explanation
     one_to_many: Tensor
     one_to_many_queries: Tensor
     one_to_one: Tensor
     one_to_one_queries: Tensor
-    reasons: Tensor
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether scores lie between 0 and 1, so that they can be drawn as they are."""
+        return self.explanation.score_range == (0.0, 1.0)
 
-def reason_text(reason: int, candidate: int) -> str:
-    """Reason as in ``assignments.csv``; empty for pairs.
+    @cached_property
+    def strengths(self) -> Tensor:
+        """[N, T, Q] float32, the scores as shares of their range, 0..1, to be drawn."""
+        scores = self.scores
+        if self.explanation.score_range is not None:
+            low, high = self.explanation.score_range
+            return (scores - low) / (high - low)
+        finite = scores[scores.isfinite()]
+        if not len(finite):
+            return torch.zeros_like(scores)
+        # Of scores without bounds those of the pairs matter; all others can be far below them.
+        paired = scores[self.one_to_many & scores.isfinite()]
+        high, low = float(finite.max()), float((paired if len(paired) else finite).min())
+        return ((scores - low) / max(high - low, 1e-12) * 0.75 + 0.25).clamp(0, 1)
 
-    Args:
-        reason: A :class:`Reason`.
-        candidate: The query's candidate.
-    """
-    if reason == Reason.PAIRED:
-        return ""
-    if reason == Reason.LOST_TO_TARGET:
-        return f"lost_to_target:{candidate}"
-    return Reason(reason).name.lower()
+    def reason(self, layer: int, target: int, query: int) -> Reason | None:
+        """Why a query is not paired with a target, its texts filled in; None for pairs."""
+        explanation = self.explanation
+        number = int(explanation.reason[layer, target, query])
+        if number == 0:
+            return None
+        reason = explanation.reasons[number - 1]
+        place = (torch.tensor([target]), torch.tensor([query]))
+        values = {name: value.item() for name, value in self.own(layer, *place).items()}
+        return Reason(reason.code.format_map(values), reason.words.format_map(values))
+
+    def own(self, layer: int, targets: Tensor, queries: Tensor) -> dict[str, Tensor]:
+        """The assigner's own columns of pairs, those of the queries first.
+
+        Args:
+            layer: Decoder layer.
+            targets: [P] int64.
+            queries: [P] int64.
+
+        Returns:
+            By name, [P].
+        """
+        of_query, of_target = self.explanation.query_columns, self.explanation.target_columns
+        return {
+            **{name: value[layer, queries] for name, value in of_query.items()},
+            **{name: value[layer, targets] for name, value in of_target.items()},
+        }
+
+    def target_note(self, layer: int, target: int) -> str:
+        """What to say of a target."""
+        of_target = self.explanation.target_columns
+        values = {name: value[layer, target].item() for name, value in of_target.items()}
+        return self.explanation.target_note.format_map(values)
 
 
 def check_assigner(assigner: OneToManyAssigner, num_queries: int) -> None:
@@ -93,43 +108,55 @@ def check_assigner(assigner: OneToManyAssigner, num_queries: int) -> None:
         raise UsageError("k", f"is {assigner.k}, but the model has only {num_queries} queries")
 
 
-def rematch(image: TracedImage, assigner: OneToManyAssigner) -> ImageMatching:
+def rematch(image: TracedImage, assigner: OneToManyAssigner | StoredScheme) -> ImageMatching:
     """Assign the queries of a traced image.
 
     With the assigner of the trace this repeats what the assigners decided when it was made,
-    bit for bit.
+    bit for bit. What a trace stores of other schemes than MS-DETR's is taken from it.
 
     Args:
         image: Of a trace.
-        assigner: Settings of the one-to-many assignment.
+        assigner: Settings of the one-to-many assignment, or the trace's own stored scheme.
 
     Raises:
         UsageError: k exceeds the number of queries.
     """
+    if isinstance(assigner, StoredScheme):
+        return stored_matching(image)
     check_assigner(assigner, image.u.shape[-1])
     iou = iou_of(image)
     steps = score_steps(image, assigner, iou)
+    if not image.num_targets:
+        steps = replace(steps, candidate=torch.full_like(steps.candidate, -1))
     slots = torch.arange(steps.best_queries.shape[-1])
     used = slots < steps.num_positives[..., None]
-    one_to_many_queries = torch.where(used, steps.best_queries, -1)
+    queries = torch.where(used, steps.best_queries, -1)
+    return _matching(image, iou, explain_steps(steps, assigner.k), queries)
+
+
+def stored_matching(image: TracedImage) -> ImageMatching:
+    """Take the one-to-many assignment of an image from its trace.
+
+    Args:
+        image: Of a trace of another scheme than MS-DETR's.
+    """
+    assert image.explanation is not None
+    return _matching(image, iou_of(image), image.explanation, image.one_to_many_queries)
+
+
+def _matching(
+    image: TracedImage, iou: Tensor, explanation: Explanation, one_to_many_queries: Tensor
+) -> ImageMatching:
     one_to_one_queries = solve_one_to_one(image)
-    one_to_many = _mark_pairs(one_to_many_queries, image.u.shape[-1])
-    ranks = _ranks(steps.scores)
-    candidate = steps.candidate if image.num_targets else torch.full_like(steps.candidate, -1)
     return ImageMatching(
         iou=iou,
-        scores=steps.scores,
-        ranks=ranks,
-        candidate=candidate,
-        above_threshold=steps.above_threshold,
-        forced=steps.forced,
-        capped=steps.capped,
-        num_positives=steps.num_positives,
-        one_to_many=one_to_many,
+        scores=explanation.score,
+        ranks=ranks_of(explanation.score),
+        explanation=explanation,
+        one_to_many=explanation.paired,
         one_to_many_queries=one_to_many_queries,
-        one_to_one=_mark_pairs(one_to_one_queries[..., None], image.u.shape[-1]),
+        one_to_one=mark_queries(one_to_one_queries[..., None], image.u.shape[-1]),
         one_to_one_queries=one_to_one_queries,
-        reasons=_reasons(steps, one_to_many, ranks),
     )
 
 
@@ -174,28 +201,3 @@ def solve_one_to_one(image: TracedImage) -> Tensor:
     """One-to-one query of every target, as [N, T] int64; -1 for targets without one."""
     counts = torch.tensor([image.num_targets])
     return solve_together([image.hungarian_cost[:, None]], [counts])[0][:, 0]
-
-
-def _ranks(scores: Tensor) -> Tensor:
-    order = scores.sort(dim=-1, descending=True, stable=True).indices
-    places = torch.arange(1, scores.shape[-1] + 1).expand_as(order)
-    return torch.empty_like(order).scatter_(-1, order, places)
-
-
-def _mark_pairs(queries: Tensor, num_queries: int) -> Tensor:
-    """[N, T, Q] bool, True at the queries [N, T, J]; -1 marks nothing."""
-    index = torch.where(queries < 0, num_queries, queries)
-    marked = torch.zeros(*queries.shape[:2], num_queries + 1, dtype=torch.bool)
-    return marked.scatter_(2, index, value=True)[..., :num_queries]
-
-
-def _reasons(steps: OneToManySteps, paired: Tensor, ranks: Tensor) -> Tensor:
-    targets = torch.arange(paired.shape[1])[None, :, None]
-    reasons = torch.full(paired.shape, Reason.OVER_K, dtype=torch.uint8)
-    # From the last to the first, so that the first that holds stays.
-    reasons[ranks > steps.num_positives[..., None]] = Reason.BEYOND_COUNT
-    reasons[~steps.above_threshold[:, None].expand_as(paired)] = Reason.BELOW_THRESHOLD
-    reasons[steps.capped[:, None].expand_as(paired)] = Reason.DROPPED_BY_CAP
-    reasons[steps.candidate[:, None] != targets] = Reason.LOST_TO_TARGET
-    reasons[paired] = Reason.PAIRED
-    return reasons

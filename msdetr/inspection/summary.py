@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msdetr.inspection.rematch import ImageMatching
+from msdetr.inspection.scheme import StoredScheme
 from msdetr.inspection.trace import SIZE_BINS, TracedImage, TraceInfo
 
 
@@ -48,17 +49,18 @@ class LayerSummary:
         layer: Decoder layer, from 0.
         positives_per_target: One-to-many positives of a target.
         positives_per_target_by_size: The same of small, medium and large targets.
-        targets_without_positives: By cause: "dropped_by_cap" (without the cap it would have
-            some) or "lost_to_target" (every positive query that scores for it has another
-            target as its candidate).
+        targets_without_positives: By cause, in the assigner's words; for MS-DETR's rule
+            "dropped_by_cap" (without the cap it would have some) or "lost_to_target" (every
+            positive query that scores for it has another target as its candidate).
         positive_queries: Queries with a target in the one-to-many assignment.
         queries_with_two_targets: Those that serve two targets or more.
         one_to_one_also_one_to_many: Share of one-to-one picks that are one-to-many positives
             of the same target.
         rank_of_one_to_one: Rank of one-to-one picks in the one-to-many order of their target.
         one_to_one_at_rank_1: Share of one-to-one picks that have the highest score.
-        images_at_cap: Images with more positive queries than the cap allows.
-        positives_dropped_by_cap: Queries that were positive until the cap.
+        images_at_cap: Images with more positive queries than the cap allows; None where the
+            assigner knows no cap.
+        positives_dropped_by_cap: Queries that were positive until the cap; None likewise.
         loss_one_to_one: Weighted losses of that branch, per target.
         loss_one_to_many: Weighted losses of that branch, per target.
         loss_ratio: One-to-many by one-to-one loss.
@@ -76,8 +78,8 @@ class LayerSummary:
     one_to_one_also_one_to_many: float | None
     rank_of_one_to_one: Spread
     one_to_one_at_rank_1: float | None
-    images_at_cap: int
-    positives_dropped_by_cap: int
+    images_at_cap: int | None
+    positives_dropped_by_cap: int | None
     loss_one_to_one: float
     loss_one_to_many: float
     loss_ratio: float | None
@@ -142,6 +144,7 @@ class SummaryBuilder:
 
     def _layer(self, layer: int, values: dict[str, NDArray[Any]]) -> LayerSummary:
         positives, rank = values["positives"], values["rank"]
+        capped = values.get("dropped_by_cap")
         bins = np.array(self._size_bins)
         picked = rank > 0
         losses = {b: self._loss(values, b) for b in ("one_to_one", "one_to_many")}
@@ -153,16 +156,17 @@ class SummaryBuilder:
                 name: Spread.of(positives[bins == name]) for name in SIZE_BINS
             },
             targets_without_positives={
-                "dropped_by_cap": int(((positives == 0) & values["lost_by_cap"]).sum()),
-                "lost_to_target": int(((positives == 0) & ~values["lost_by_cap"]).sum()),
+                key.removeprefix(_CAUSE): int(value.sum())
+                for key, value in values.items()
+                if key.startswith(_CAUSE)
             },
             positive_queries=int(values["positive_queries"].sum()),
             queries_with_two_targets=int(values["shared_queries"].sum()),
             one_to_one_also_one_to_many=_share(values["pick_is_positive"][picked]),
             rank_of_one_to_one=Spread.of(rank[picked]),
             one_to_one_at_rank_1=_share(rank[picked] == 1),
-            images_at_cap=int((values["dropped_by_cap"] > 0).sum()),
-            positives_dropped_by_cap=int(values["dropped_by_cap"].sum()),
+            images_at_cap=None if capped is None else int((capped > 0).sum()),
+            positives_dropped_by_cap=None if capped is None else int(capped.sum()),
             loss_one_to_one=losses["one_to_one"],
             loss_one_to_many=losses["one_to_many"],
             loss_ratio=losses["one_to_many"] / losses["one_to_one"]
@@ -179,23 +183,26 @@ class SummaryBuilder:
         return float((weights * sums).sum() / max(1, len(self._size_bins)))
 
 
+_CAUSE = "cause."
+
+
 def _per_image(image: TracedImage, matching: ImageMatching) -> dict[str, Tensor]:
     """Values [N, T] of targets and [N, 1] of the image."""
     pick = matching.one_to_one_queries
     rank = matching.ranks.gather(2, pick.clamp(min=0)[..., None])[..., 0]
     served = matching.one_to_many.sum(dim=1)
-    targets = torch.arange(image.num_targets)[None, :, None]
-    capped_candidates = matching.capped[:, None] & (matching.candidate[:, None] == targets)
+    explanation = matching.explanation
     values = {
         "positives": matching.one_to_many.sum(dim=2),
-        "lost_by_cap": capped_candidates.any(dim=2),
+        **{_CAUSE + name: value for name, value in explanation.causes.items()},
         "rank": torch.where(pick < 0, 0, rank),
         "pick_is_positive": (matching.one_to_one & matching.one_to_many).any(dim=2),
         "as_background": (matching.one_to_many & ~_same_class_pick(image, matching)).sum(dim=2),
         "positive_queries": (served > 0).sum(dim=1, keepdim=True),
         "shared_queries": (served > 1).sum(dim=1, keepdim=True),
-        "dropped_by_cap": matching.capped.sum(dim=1, keepdim=True),
     }
+    if explanation.capped is not None:
+        values["dropped_by_cap"] = explanation.capped.sum(dim=1, keepdim=True)
     for branch in ("one_to_one", "one_to_many"):
         for index, loss in enumerate(getattr(image, branch).losses.unbind(dim=1)):
             values[f"{branch}_{index}"] = loss[:, None]
@@ -213,13 +220,14 @@ def _share(values: NDArray[Any]) -> float | None:
 
 
 def _setting(info: TraceInfo) -> dict[str, Any]:
+    rule = info.one_to_many
     names = ("source", "source_sha256", "weights", "annotations_file", "annotations_sha256")
     return {
         **{name: getattr(info, name) for name in names},
         "has_one_to_many_branch": info.has_one_to_many,
         "shares_class_head": info.shares_class_head,
         "num_queries": info.num_queries,
-        "one_to_many": asdict(info.one_to_many),
+        "one_to_many": rule.section if isinstance(rule, StoredScheme) else asdict(rule),
         "one_to_one": asdict(info.one_to_one),
         "loss_weights": {branch: list(w) for branch, w in info.loss_weights.items()},
     }

@@ -20,7 +20,7 @@ def summary_table(summary: MatchingSummary) -> Table:
     table.add_column("decoder layer")
     for layer in summary.layers:
         table.add_column(str(layer.layer), justify="right", no_wrap=True)
-    for name, show in _ROWS.items():
+    for name, show in _rows(summary.layers[0]).items():
         table.add_row(name, *(show(layer) for layer in summary.layers))
     return table
 
@@ -48,20 +48,43 @@ def _without(cause: str) -> Callable[[LayerSummary], str]:
     return lambda layer: str(layer.targets_without_positives[cause])
 
 
-_ROWS: dict[str, Callable[[LayerSummary], str]] = {
+# In this order, whatever the order of their counts; other causes follow as they are called.
+_CAUSES = {
+    "lost_to_target": "lost to another",
+    "dropped_by_cap": "by the cap",
+}
+
+
+def _rows(first: LayerSummary) -> dict[str, Callable[[LayerSummary], str]]:
+    causes = list(first.targets_without_positives)
+    known = [name for name in _CAUSES if name in causes]
+    others = [name for name in causes if name not in _CAUSES]
+    without = {
+        f"no positives: {_CAUSES.get(name, name.replace('_', ' '))}": _without(name)
+        for name in [*known, *others]
+    }
+    cap = {} if first.images_at_cap is None else _CAP
+    return {**_BEFORE_CAUSES, **without, **_AFTER_CAUSES, **cap, **_LOSSES}
+
+
+_BEFORE_CAUSES: dict[str, Callable[[LayerSummary], str]] = {
     "positives per target, mean": lambda s: _mean(s.positives_per_target),
     "  p10-p90": lambda s: _range(s.positives_per_target),
     **{name: show for size in SIZE_BINS for name, show in _of_size(size).items()},
-    "no positives: lost to another": _without("lost_to_target"),
-    "no positives: by the cap": _without("dropped_by_cap"),
+}
+_AFTER_CAUSES: dict[str, Callable[[LayerSummary], str]] = {
     "positive queries": lambda s: str(s.positive_queries),
     "  serving two targets": lambda s: str(s.queries_with_two_targets),
     "1:1 pick is a 1:n positive": lambda s: _percent(s.one_to_one_also_one_to_many),
     "1:1 pick has the highest score": lambda s: _percent(s.one_to_one_at_rank_1),
     "rank of the 1:1 pick, mean": lambda s: _mean(s.rank_of_one_to_one),
     "  p10-p90 of the rank": lambda s: _range(s.rank_of_one_to_one),
+}
+_CAP: dict[str, Callable[[LayerSummary], str]] = {
     "images that hit the cap": lambda s: str(s.images_at_cap),
     "positives dropped by the cap": lambda s: str(s.positives_dropped_by_cap),
+}
+_LOSSES: dict[str, Callable[[LayerSummary], str]] = {
     "loss per target, 1:1": lambda s: f"{s.loss_one_to_one:.2f}",
     "loss per target, 1:n": lambda s: f"{s.loss_one_to_many:.2f}",
     "loss, 1:n by 1:1": lambda s: "-" if s.loss_ratio is None else f"{s.loss_ratio:.2f}",

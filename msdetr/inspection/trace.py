@@ -16,9 +16,13 @@ from torch import Tensor
 
 from msdetr.assignment import HungarianAssigner, OneToManyAssigner
 from msdetr.errors import TraceError
+from msdetr.inspection.scheme import StoredScheme, explanation_from, tensors_of
 from msdetr.inspection.trace_files import read_files, write_files
+from msdetr.structures import Explanation
 
-FORMAT_VERSION = 1
+# 2: ``one_to_many`` has a ``type``; in traces of version 1 it is always MS-DETR's rule.
+FORMAT_VERSION = 2
+MS_DETR = "ms_detr"
 BRANCHES = ("one_to_one", "one_to_many")
 LOSS_NAMES = ("class", "box", "giou")
 SIZE_BINS = ("small", "medium", "large")
@@ -40,8 +44,8 @@ class TraceInfo:
         category_names: [K] name of every label.
         category_ids: [K] original category id of every label.
         one_to_one: Rule of the one-to-one assignment.
-        one_to_many: Rule of the one-to-many assignment; the default rule where the model has
-            no such branch.
+        one_to_many: Rule of the one-to-many assignment, MS-DETR's or what is kept of another;
+            the default rule where the model has no such branch.
         loss_weights: Per branch the factors of the class, box and GIoU loss in the total.
         has_one_to_many: Whether the model has a one-to-many branch. If not, both branches read
             the one-to-one predictions, and the one-to-many assignment is what it would be.
@@ -59,7 +63,7 @@ class TraceInfo:
     category_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     one_to_one: HungarianAssigner
-    one_to_many: OneToManyAssigner
+    one_to_many: OneToManyAssigner | StoredScheme
     loss_weights: dict[str, tuple[float, float, float]]
     has_one_to_many: bool
     shares_class_head: bool
@@ -102,7 +106,8 @@ class TracedImage:
         hungarian_cost: [N, T, Q] float32, of the one-to-one branch's predictions.
         one_to_one_queries: [N, T] int64, the assigner's output; -1 for targets without a query.
         one_to_many_queries: [N, T, J] int64, the assigner's output by descending score, J the
-            smaller of k and Q; -1 on unused slots.
+            smaller of k and Q for MS-DETR's rule; -1 on unused slots.
+        explanation: Of the one-to-many assignment; None for MS-DETR's rule, which is repeated.
     """
 
     image_id: int
@@ -119,6 +124,7 @@ class TracedImage:
     hungarian_cost: Tensor
     one_to_one_queries: Tensor
     one_to_many_queries: Tensor
+    explanation: Explanation | None = None
 
     @property
     def num_targets(self) -> int:
@@ -157,7 +163,10 @@ class MatchTrace:
             entries.append({key: getattr(image, key) for key in _PLAIN})
             for key, value in _tensors_of(image, both=self.info.has_one_to_many).items():
                 tensors[f"{index}.{key}"] = value
-        document = {"format_version": FORMAT_VERSION, **asdict(self.info), "images": entries}
+        rules = {"one_to_many": _tagged(self.info.one_to_many)}
+        info = {field.name: getattr(self.info, field.name) for field in fields(TraceInfo)}
+        info |= {"one_to_one": asdict(self.info.one_to_one), **rules}
+        document = {"format_version": FORMAT_VERSION, **info, "images": entries}
         write_files(path, document, tensors)
 
     @classmethod
@@ -204,9 +213,11 @@ class MatchTrace:
 _PLAIN = ("image_id", "file_name", "path", "original_hw")
 _BRANCH_TENSORS = tuple(f.name for f in fields(TracedBranch))
 _IMAGE_TENSORS = tuple(
-    f.name for f in fields(TracedImage) if f.name not in _PLAIN and f.name not in BRANCHES
+    f.name for f in fields(TracedImage) if f.name not in (*_PLAIN, *BRANCHES, "explanation")
 )
-_INTEGERS = {"labels", "annotation_ids", "one_to_one_queries", "one_to_many_queries"}
+_EXPLANATION = "explanation."
+_QUERIES = {"one_to_one_queries", "one_to_many_queries"}
+_INTEGERS = {"labels", "annotation_ids", *_QUERIES}
 
 
 def _tensors_of(image: TracedImage, *, both: bool) -> dict[str, Tensor]:
@@ -214,10 +225,24 @@ def _tensors_of(image: TracedImage, *, both: bool) -> dict[str, Tensor]:
     for branch in BRANCHES:
         names = _BRANCH_TENSORS if both or branch == "one_to_one" else ("losses",)
         found |= {f"{branch}.{n}": getattr(getattr(image, branch), n) for n in names}
+    if image.explanation is not None:
+        tensors = tensors_of(image.explanation)
+        found |= {_EXPLANATION + name: tensor for name, tensor in tensors.items()}
     return {
-        key: value.to(torch.int32) if key.endswith("_queries") else value.contiguous()
+        key: value.to(torch.int32) if key in _QUERIES else value.contiguous()
         for key, value in found.items()
     }
+
+
+def _tagged(rule: OneToManyAssigner | StoredScheme) -> dict[str, Any]:
+    return rule.to_dict() if isinstance(rule, StoredScheme) else {"type": MS_DETR, **asdict(rule)}
+
+
+def _rule_from(values: Mapping[str, Any]) -> OneToManyAssigner | StoredScheme:
+    settings = dict(values)
+    if settings.pop("type", MS_DETR) != MS_DETR:
+        return StoredScheme.from_dict(settings)
+    return OneToManyAssigner(**settings)
 
 
 def _info_from(document: Mapping[str, Any]) -> TraceInfo:
@@ -228,7 +253,7 @@ def _info_from(document: Mapping[str, Any]) -> TraceInfo:
         category_names=tuple(info.category_names),
         category_ids=tuple(info.category_ids),
         one_to_one=HungarianAssigner(**values["one_to_one"]),
-        one_to_many=OneToManyAssigner(**values["one_to_many"]),
+        one_to_many=_rule_from(values["one_to_many"]),
         loss_weights={branch: _three(info.loss_weights[branch]) for branch in BRANCHES},
     )
 
@@ -257,7 +282,18 @@ def _image_from(
         **{**values, "original_hw": (int(height), int(width))},
         one_to_one=TracedBranch(**one_to_one),
         one_to_many=TracedBranch(**one_to_many),
+        explanation=_explanation_from(index, tensors, info, sizes),
     )
+
+
+def _explanation_from(
+    index: int, tensors: Mapping[str, Tensor], info: TraceInfo, sizes: Mapping[str, int]
+) -> Explanation | None:
+    if not isinstance(info.one_to_many, StoredScheme):
+        return None
+    prefix = f"{index}.{_EXPLANATION}"
+    found = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    return explanation_from(found, info.one_to_many, sizes)
 
 
 _IMAGE_SHAPES = {

@@ -8,14 +8,14 @@ published names (its aliases).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from msdetr.errors import CheckpointError, Problem
-from msdetr.interop.query_rows import join_rows, split_rows
+from msdetr.interop.query_rows import count_rows, join_rows, row_tables, split_rows
 
 # Our name -> first published name; the first pattern that matches the whole name counts.
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -75,7 +75,8 @@ class Translation:
 
     Attributes:
         state: Tensors by our name.
-        unknown: Published names that the model has no tensor for.
+        unknown: Published names that the model has no tensor for; of a table with more learned
+            rows than the model has, the rest, as in ``query_embed.weight[300:]``.
     """
 
     state: dict[str, Tensor]
@@ -141,7 +142,21 @@ def translate(
         raise CheckpointError(source, problems)
     wanted = {alias for aliases in aliases_of.values() for alias in aliases}
     unknown = tuple(name for name in published if name not in wanted)
-    return Translation(split_rows(state, expected), unknown)
+    return Translation(
+        split_rows(state, expected), (*unknown, *_surplus_rows(state, expected, aliases_of))
+    )
+
+
+def _surplus_rows(
+    state: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    aliases_of: Mapping[str, tuple[str, ...]],
+) -> Iterator[str]:
+    number = count_rows(expected)
+    for table in row_tables(expected)[:1]:
+        rows = state.get(table)
+        if rows is not None and rows.ndim > 0 and len(rows) > number:
+            yield f"{aliases_of[table][0]}[{number}:]"
 
 
 def from_published(

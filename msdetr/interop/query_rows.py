@@ -38,20 +38,27 @@ def join_rows(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def count_rows(expected: Mapping[str, Tensor]) -> int:
+    """Return the learned rows of all groups of a model together."""
+    return sum(len(expected[name]) for name in row_tables(expected))
+
+
 def split_rows(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Divide the primary group's table among the groups of a model.
 
     Args:
         state: With joined rows; without a table it is left as it is.
         expected: State dict of the model, whose tables say how many rows each group has. Rows
-            beyond these belong to groups that the model does not have, and are dropped.
+            beyond these belong to groups that the model does not have, and are dropped; a group
+            that none are left for gets no table.
     """
     tables = row_tables(expected)
-    if not tables or tables[0] not in state:
+    if not tables or tables[0] not in state or state[tables[0]].ndim == 0:
         return dict(state)
     rows, divided, first = state[tables[0]], dict(state), 0
     for name in tables:
         after = first + len(expected[name])
-        divided[name] = rows[first:after]
+        if first < len(rows):
+            divided[name] = rows[first:after]
         first = after
     return divided

@@ -16,6 +16,7 @@ from msdetr.structures import (
     GroupOutput,
     ModelOutput,
     NoisedTargets,
+    Pairing,
     Predictions,
     Proposals,
     Targets,
@@ -95,6 +96,12 @@ class GroupRule:
     one_to_many: BranchRule | None = None
     proposals: BranchRule | None = None
 
+    @property
+    def draws_u(self) -> bool:
+        """Whether the pairs of a branch depend on u."""
+        rules = (self.one_to_one, self.one_to_many)
+        return any(rule is not None and rule.assigner.draws_u for rule in rules)
+
 
 @dataclass(frozen=True)
 class DenoisingRule:
@@ -129,7 +136,7 @@ class SupervisionBranch:
     match_on: Predictions
     predictions: Predictions
     targets: Targets
-    assigner: Assigner
+    assigner: Pairing
     weights: LossWeights
     u: Tensor
     normalizer: Normalizer = Normalizer()
@@ -199,7 +206,8 @@ class Supervision:
             as they have rules.
 
         Raises:
-            ValueError: If the output lacks predictions that have a rule.
+            ValueError: If the output lacks predictions that have a rule, or u numbers that an
+                assigner draws.
         """
         missing = {*self.groups} - {group.name for group in output.extra_groups}
         if missing:
@@ -223,7 +231,10 @@ class Supervision:
                 yield _denoising_branch(group, group.noised, self.denoising, targets, u)
         elif group.name in self.groups:
             names = (group.name, f"{group.name}_one_to_many", f"{group.name}_proposals")
-            yield from _branches_of(group, self.groups[group.name], targets, u, names=names)
+            rule = self.groups[group.name]
+            if u.shape[2] != group.one_to_one.logits.shape[2] and rule.draws_u:
+                raise ValueError(f"u has no random numbers for the queries of {group.name}")
+            yield from _branches_of(group, rule, targets, u, names=names)
 
 
 _PRIMARY_NAMES = ("one_to_one", "one_to_many", "proposals")
@@ -247,7 +258,7 @@ def _branches_of(
 def _branch(
     name: str, rule: BranchRule, predictions: Predictions, targets: Targets, u: Tensor
 ) -> SupervisionBranch:
-    wide = Predictions(_widen(predictions.logits), _widen(predictions.boxes_cxcywh))
+    wide = _widened(predictions)
     return SupervisionBranch(
         name, wide, wide, targets, rule.assigner, rule.weights, u, rule.normalizer
     )
@@ -256,10 +267,18 @@ def _branch(
 def _denoising_branch(
     group: GroupOutput, noised: NoisedTargets, rule: DenoisingRule, targets: Targets, u: Tensor
 ) -> SupervisionBranch:
-    normalizer = Normalizer(groups=max(1, noised.num_groups))
-    pairs = BranchRule(FixedPairs(noised), rule.weights, normalizer)
-    branch = _branch(group.name, pairs, group.one_to_one, targets, u)
-    return replace(branch, counted=noised.valid if rule.padding == "ignore" else None)
+    wide = _widened(group.one_to_one)
+    return SupervisionBranch(
+        name=group.name,
+        match_on=wide,
+        predictions=wide,
+        targets=targets,
+        assigner=FixedPairs(noised),
+        weights=rule.weights,
+        u=u,
+        normalizer=Normalizer(groups=max(1, noised.num_groups)),
+        counted=noised.valid if rule.padding == "ignore" else None,
+    )
 
 
 def _proposal_branch(
@@ -273,6 +292,10 @@ def _proposal_branch(
         return branch
     anchors = _widen(proposals.anchors_cxcywh[None])
     return replace(branch, match_on=replace(branch.predictions, boxes_cxcywh=anchors))
+
+
+def _widened(predictions: Predictions) -> Predictions:
+    return Predictions(_widen(predictions.logits), _widen(predictions.boxes_cxcywh))
 
 
 def _widen(tensor: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from msdetr.recipe import assigners
 from msdetr.recipe.data import AugmentationRecipe, DataRecipe
 from msdetr.recipe.dump import recipe_to_commented_yaml, recipe_to_dict, recipe_to_yaml
 from msdetr.recipe.loading import load_recipe, recipe_from_dict
@@ -41,6 +42,7 @@ __all__ = [
     "RecipeInfo",
     "SupervisionRecipe",
     "TrainRecipe",
+    "assigners",
     "find_recipe",
     "load_recipe",
     "packaged_recipes",

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from msdetr.recipe.assigners import MsDetrRecipe
 from msdetr.recipe.data import DataRecipe
 from msdetr.recipe.group_conflicts import find_group_conflicts
 from msdetr.recipe.model import BackboneRecipe, ModelRecipe
-from msdetr.recipe.supervision import OneToManyRecipe, SupervisionRecipe
+from msdetr.recipe.supervision import MS_DETR_FIELDS, OneToManyRecipe, SupervisionRecipe
 from msdetr.recipe.training import TrainRecipe
 
 _DILATABLE = ("resnet50", "resnet101")
@@ -100,7 +101,15 @@ def _between_model_and_supervision(
 
 
 def _in_one_to_many(one_to_many: OneToManyRecipe, num_queries: int) -> Iterator[Conflict]:
-    section = "supervision.one_to_many"
+    section, assigner = "supervision.one_to_many", one_to_many.assigner
+    for name, message in assigner.conflicts(num_queries):
+        yield Conflict(f"{section}.assigner.{name}", ("model.num_queries",), message)
+    if not isinstance(assigner, MsDetrRecipe):
+        for name in sorted(MS_DETR_FIELDS & one_to_many.model_fields_set):
+            message = f"is a setting of ms_detr, but {section}.assigner is {assigner.type}, "
+            message += f"whose settings stand in {section}.assigner"
+            yield Conflict(f"{section}.{name}", (f"{section}.assigner",), message)
+        return
     if one_to_many.k > num_queries:
         message = f"must be at most model.num_queries = {num_queries}, got {one_to_many.k}"
         yield Conflict(f"{section}.k", ("model.num_queries",), message)

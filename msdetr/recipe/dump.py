@@ -37,7 +37,7 @@ _Dumper.add_representer(str, _text_node)
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     """Return all fields as nested plain values that JSON and YAML can hold."""
-    return recipe.model_dump(mode="json")
+    return recipe.model_dump(mode="json", by_alias=True)
 
 
 def recipe_to_yaml(recipe: Recipe) -> str:

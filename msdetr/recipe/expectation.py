@@ -29,9 +29,29 @@ class SchemaView:
     def __init__(self, schema: SchemaNode) -> None:
         self._schema = schema
 
+    def written(self, path: Sequence[str | int]) -> tuple[str | int, ...]:
+        """Return the path as it is written: without the types that pydantic puts into it."""
+        node: SchemaNode | None = self._schema
+        written: list[str | int] = []
+        for key in path:
+            types = self._types(node or {})
+            if key in types:
+                node = types[key]
+            else:
+                written.append(key)
+                node = self._step(node or {}, key)
+        return tuple(written)
+
     def expected(self, path: Sequence[str | int]) -> str:
         """Describe what the field at a path must be: ``an integer >= 1``, ``one of a, b``."""
         return self._describe(self._node(path))
+
+    def unknown_type(self, path: Sequence[str | int], found: str) -> str:
+        """Says that a section's type is unknown and names the nearest valid one."""
+        types = [str(name) for name in self._types(self._node(path))]
+        close = get_close_matches(found, types, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"valid types are {', '.join(types)}"
+        return f"unknown type '{found}'; {hint}"
 
     def unknown_key(self, path: Sequence[str | int]) -> str:
         """Say that a key is unknown and name the nearest valid one."""
@@ -61,11 +81,24 @@ class SchemaView:
     def _node(self, path: Sequence[str | int]) -> SchemaNode:
         node = self._schema
         for key in path:
-            if isinstance(key, int):
-                node = node["items"] if "items" in node else node["prefixItems"][key]
-            else:
-                node = dict(self._children(node))[key]
+            found = self._types(node).get(key) or self._step(node, key)
+            assert found is not None, f"the schema has no {key}"
+            node = found
         return node
+
+    def _step(self, node: SchemaNode, key: str | int) -> SchemaNode | None:
+        if not isinstance(key, int):
+            return dict(self._children(node)).get(key)
+        if "items" in node:
+            items: SchemaNode = node["items"]
+            return items
+        places: list[SchemaNode] = node.get("prefixItems", [])
+        return places[key] if key < len(places) else None
+
+    def _types(self, node: SchemaNode) -> dict[str | int, SchemaNode]:
+        """Return the alternatives that a ``type`` tells apart, by type; none elsewhere."""
+        mapping: dict[str, str] = node.get("discriminator", {}).get("mapping", {})
+        return {name: {"$ref": reference} for name, reference in mapping.items()}
 
     def _children(self, node: SchemaNode) -> Iterator[tuple[str, SchemaNode]]:
         for option in self._options(node):
@@ -75,14 +108,16 @@ class SchemaView:
         """Resolve references: return the node, or the alternatives that it allows."""
         if "$ref" in node:
             return [self._schema["$defs"][node["$ref"].rpartition("/")[2]]]
-        return [found for option in node.get("anyOf", []) for found in self._options(option)] or [
-            node
-        ]
+        options = [*node.get("anyOf", []), *node.get("oneOf", [])]
+        return [found for option in options for found in self._options(option)] or [node]
 
     def _describe(self, node: SchemaNode) -> str:
-        return " or ".join(self._describe_option(option) for option in self._options(node))
+        described = (self._describe_option(option) for option in self._options(node))
+        return " or ".join(dict.fromkeys(described))
 
     def _describe_option(self, node: SchemaNode) -> str:
+        if "const" in node:
+            return str(node["const"])
         if "enum" in node:
             return f"one of {', '.join(node['enum'])}"
         if "prefixItems" in node:

@@ -40,10 +40,12 @@ def _in_denoising(denoising: DenoisingRecipe, model: ModelRecipe) -> Iterator[Fo
         message = "must be null where model.two_stage is false (references have no size there)"
         yield section, ("model.two_stage",), f"{message}, got a mapping"
     budget, number = denoising.budget, denoising.groups
-    if (budget is None) == (number is None):
-        got = "neither" if budget is None else f"budget {budget} and groups {number}"
-        message = f"must have exactly one of budget and groups, got {got}"
-        yield section, (f"{section}.budget", f"{section}.groups"), message
+    if budget is None and number is None:
+        yield section, (), "must have exactly one of budget and groups, got neither"
+    if budget is not None and number is not None:
+        # At the line of one of them: the section itself may stand in another file.
+        message = f"must be null where {section}.budget is {budget}, got {number}"
+        yield f"{section}.groups", (f"{section}.budget",), message
 
 
 def _in_reduction(supervision: SupervisionRecipe) -> Iterator[Found]:

@@ -12,6 +12,7 @@ from msdetr.recipe.overrides import read_override
 from msdetr.recipe.packaged import find_parent, find_recipe, nearest, packaged_folder
 from msdetr.recipe.problems import format_problems
 from msdetr.recipe.schema import Recipe
+from msdetr.recipe.scheme import settle_assigner
 from msdetr.recipe.validation import validate
 from msdetr.recipe.yaml_source import Entry, Place, RecipeProblem, Scalar, read_file
 
@@ -67,7 +68,7 @@ def _resolve(
     tree = Entry(Place(source), {})
     for layer in [*layers, *top]:
         problems = [*problems, *replace_former_fields(layer)]
-        tree = merge(tree, layer)
+        tree = merge(*settle_assigner(tree, layer))
     recipe, more = validate(tree, {problem.key for problem in problems})
     if recipe is None or problems:
         raise RecipeError(source, format_problems([*problems, *more], source))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
+from msdetr.recipe.assigners import AssignerRecipe, MsDetrRecipe
 from msdetr.recipe.query_groups import (
     DenoisingSupervisionRecipe,
     GroupSupervisionRecipe,
@@ -59,7 +60,9 @@ class OneToOneRecipe(Section):
 class OneToManyRecipe(Section):
     """One-to-many supervision of the same queries.
 
-    The score of a query for a target is (1 - iou_weight) * probability + iou_weight * IoU.
+    The score of a query for a target is (1 - iou_weight) * probability + iou_weight * IoU. These
+    are the settings of MS-DETR's own rule, ``ms_detr``; an ``assigner`` of another type has its
+    own.
     """
 
     k: int = Field(default=6, ge=1, description="Queries per target at most.")
@@ -71,12 +74,27 @@ class OneToManyRecipe(Section):
         le=1,
         description="Positives of an image at most, as a fraction of its queries; null: no cap.",
     )
+    assigner: AssignerRecipe = Field(
+        default=MsDetrRecipe(), description="How queries and targets are paired."
+    )
     loss: LossRecipe = Field(default=LossRecipe(), description="Weights of the losses.")
 
     @property
     def class_weight(self) -> float:
         """Weight of the class probability in the score."""
         return round(1.0 - self.iou_weight, 12)
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_does_not_apply(
+        self, serialize: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        unused = {"assigner"} if isinstance(self.assigner, MsDetrRecipe) else MS_DETR_FIELDS
+        return {key: value for key, value in values.items() if key not in unused}
+
+
+MS_DETR_FIELDS = frozenset(OneToManyRecipe.model_fields) - {"assigner", "loss"}
+"""Settings of `ms_detr`, which stand beside `assigner`."""
 
 
 class ProposalsRecipe(Section):

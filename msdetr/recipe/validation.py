@@ -31,27 +31,38 @@ def validate(tree: Entry, known: Collection[str] = ()) -> tuple[Recipe | None, l
     if errors[0]["type"] == CONFLICTS:
         return None, _conflict_problems(errors[0], tree, known)
     view = SchemaView(Recipe.model_json_schema())
-    pairs = [(_path(detail), detail) for detail in errors]
-    problems = [_problem(view, path, detail, tree) for path, detail in pairs]
-    faulty = {dotted(path) for path, _ in pairs} | set(known)
+    problems = [_problem(view, detail, tree) for detail in errors]
+    paths = [_path(view, detail) for detail in errors]
+    faulty = {dotted(path) for path in paths} | set(known)
     return None, [
         *(problem for problem in problems if problem.key not in known),
-        *_remaining_conflicts(tree, [path for path, _ in pairs], faulty),
+        *_remaining_conflicts(tree, paths, faulty),
     ]
 
 
-def _path(detail: ErrorDetails) -> KeyPath:
-    """Find the path of the field at fault; where a list lacks an element, that of the list."""
-    return detail["loc"][:-1] if detail["type"] == "missing" else detail["loc"]
+def _place_in_schema(detail: ErrorDetails) -> KeyPath:
+    """Path of the field at fault: a list, where pydantic names an element that it lacks."""
+    is_element = detail["type"] == "missing" and isinstance(detail["loc"][-1], int)
+    return detail["loc"][:-1] if is_element else detail["loc"]
 
 
-def _problem(view: SchemaView, path: KeyPath, detail: ErrorDetails, tree: Entry) -> RecipeProblem:
+def _path(view: SchemaView, detail: ErrorDetails) -> KeyPath:
+    return view.written(_place_in_schema(detail))
+
+
+def _problem(view: SchemaView, detail: ErrorDetails, tree: Entry) -> RecipeProblem:
+    path, in_schema = _path(view, detail), _place_in_schema(detail)
     place = tree.place_of(path)
     if detail["type"] == "extra_forbidden":
-        return RecipeProblem(place, dotted(path), view.unknown_key(path))
+        return RecipeProblem(place, dotted(path), view.unknown_key(in_schema))
     if detail["type"] == WEIGHTS_ERROR:
         return RecipeProblem(place, dotted(path), detail["msg"])
-    message = f"must be {view.expected(path)}, got {_shown_at(tree, path)}"
+    if detail["type"] == "union_tag_invalid":
+        message = view.unknown_type(in_schema, str(detail["ctx"]["tag"]))
+        return RecipeProblem(tree.place_of((*path, "type")), dotted((*path, "type")), message)
+    if detail["type"] == "missing" and in_schema == detail["loc"]:
+        return RecipeProblem(place, dotted(path), f"is missing; must be {view.expected(in_schema)}")
+    message = f"must be {view.expected(in_schema)}, got {_shown_at(tree, path)}"
     return RecipeProblem(place, dotted(path), message)
 
 

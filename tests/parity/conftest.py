@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -22,14 +24,77 @@ from msdetr.model import DetectionModel, Neck
 from msdetr.recipe import ModelRecipe
 from msdetr.structures import ModelOutput, Targets
 
-# Placement of every small case, from the table in the goldens' README.
-_PLACEMENTS = {
-    "ms_internal_aux_ffn": "c",
-    "ms_internal_no_aux_ffn": "c",
-    "ms_pp_aux_ffn": "c",
-    "ms_arch_a": "a",
+_PLUS_PLUS = ("--mixed_selection", "--look_forward_twice")
+
+
+def _small_cases(folder: Path) -> list[str]:
+    return list(json.loads((folder / "expected.json").read_text()))
+
+
+def _matching_cases(folder: Path) -> list[tuple[str, str]]:
+    stored = json.loads((folder / "matching.json").read_text())
+    return [(name, rule) for name, rules in stored.items() for rule in rules]
+
+
+def _op_cases(folder: Path) -> list[str]:
+    with safe_open(folder / "ms_deform_attn.safetensors", "pt") as file:
+        return sorted({key.split("/")[0] for key in file.keys()})  # noqa: SIM118 (not a mapping)
+
+
+def _full_cases(folder: Path) -> list[str]:
+    return list(json.loads((folder / "expected_full.json").read_text()))
+
+
+def _full_cases_with_learned_content(folder: Path) -> list[str]:
+    cases = json.loads((folder / "expected_full.json").read_text())
+    return [name for name, case in cases.items() if "--mixed_selection" not in case["flags"]]
+
+
+def _manifest_names(folder: Path) -> list[str]:
+    return list(json.loads((folder / "official_manifest.json").read_text()))
+
+
+def _group_cases(folder: Path) -> list[str]:
+    return list(json.loads((folder / "query_groups" / "expected.json").read_text()))
+
+
+# Argument of a test or fixture -> every case of that kind that the folder holds.
+_STORED: dict[str, Callable[[Path], list[Any]]] = {
+    "small_name": _small_cases,
+    "matching_case": _matching_cases,
+    "op_name": _op_cases,
+    "full_name": _full_cases,
+    "full_name_with_learned_content": _full_cases_with_learned_content,
+    "manifest_name": _manifest_names,
+    "group_case_name": _group_cases,
 }
-_NUM_CLASSES = 91
+
+
+def golden_folder() -> Path:
+    """Where the golden numbers are to be, while tests are collected."""
+    named = os.environ.get("MSDETR_GOLDEN")
+    return Path(named) if named else Path(__file__).resolve().parents[3] / "shared" / "golden"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests on all that the golden folder holds, so that no list here can fall behind it."""
+    folder = golden_folder()
+    for argument in _STORED.keys() & set(metafunc.fixturenames):
+        # Without a folder one case is left, which the fixture ``golden_dir`` skips with a reason.
+        stored = _STORED[argument](folder) if folder.is_dir() else [None]
+        assert stored, f"{folder} holds nothing for {argument}"
+        metafunc.parametrize(argument, stored, ids=_identify, scope="session")
+
+
+def _identify(case: str | tuple[str, ...] | None) -> str:
+    return "-".join(case) if isinstance(case, tuple) else str(case)
+
+
+def placement_of(name: str, *, mixed_supervision: bool) -> str:
+    """The placement of a published model: the goldens tell it by the name alone."""
+    if not mixed_supervision:
+        return "baseline"
+    return "a" if name.endswith("_arch_a") else "c"
 
 
 def recipe_of(flags: Collection[str], placement: str, **sizes: Any) -> ModelRecipe:
@@ -121,7 +186,7 @@ def load_case(folder: Path, name: str) -> GoldenCase:
     maps = tuple(tensors[f"in/feature{i}"] for i in range(len(config["backbone_channels"])))
     recipe = recipe_of(
         config["flags"],
-        _PLACEMENTS.get(name, "baseline"),
+        placement_of(name, mixed_supervision="--use_ms_detr" in config["flags"]),
         **{k: config[k] for k in ("encoder_layers", "decoder_layers", "width", "heads")},
         levels=config["levels"],
         points=config["points"],
@@ -135,20 +200,6 @@ def load_case(folder: Path, name: str) -> GoldenCase:
     published = build_values(expected["state"], config["salt"])
     model.load_state_dict(from_published(published, model.state_dict(), name))
     return GoldenCase(name, model, tensors, expected)
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make a test of every whole model that the folder of query groups holds."""
-    if "group_case_name" in metafunc.fixturenames:
-        file = golden_folder() / "query_groups" / "expected.json"
-        names = list(json.loads(file.read_text())) if file.is_file() else ["missing"]
-        metafunc.parametrize("group_case_name", names)
-
-
-def golden_folder() -> Path:
-    """Where the golden numbers are to be, while tests are collected."""
-    named = os.environ.get("MSDETR_GOLDEN")
-    return Path(named) if named else Path(__file__).resolve().parents[3] / "shared" / "golden"
 
 
 @pytest.fixture(scope="session")
@@ -176,26 +227,32 @@ def golden_case(golden_dir: Path) -> Callable[[str], GoldenCase]:
     return load
 
 
-_PLUS_PLUS = ("--mixed_selection", "--look_forward_twice")
-_MANIFEST: dict[str, tuple[int, tuple[str, ...], str]] = {
-    "ms_ddetr_300q": (300, ("--use_aux_ffn",), "c"),
-    "ms_ddetr_pp_300q": (300, ("--use_aux_ffn", *_PLUS_PLUS), "c"),
-    "ms_ddetr_pp_900q": (900, ("--use_aux_ffn", *_PLUS_PLUS), "c"),
-    "ms_ddetr_300q_arch_a": (300, (), "a"),
-    "ddetr_300q": (300, (), "baseline"),
-}
+def compose_full_size(name: str, shapes: Mapping[str, list[int]]) -> DetectionModel:
+    """Compose the full-size model that a name and the published tensors' shapes describe."""
+    flags = ["--two_stage", "--with_box_refine"]
+    if "pp" in name.split("_"):
+        flags += _PLUS_PLUS
+    if any(".linear3." in key for key in shapes):
+        flags.append("--use_aux_ffn")
+    # Placement c shares its heads, so that without an extra FFN only the name tells.
+    mixed_supervision = name.startswith("ms_")
+    queries = re.search(r"_(\d+)q", name)
+    assert queries, f"the name {name} does not tell the number of queries"
+    recipe = recipe_of(
+        flags,
+        placement_of(name, mixed_supervision=mixed_supervision),
+        num_queries=int(queries[1]),
+        ffn_width=shapes["transformer.encoder.layers.0.linear1.bias"][0],
+    )
+    (num_classes,) = shapes["class_embed.0.bias"]
+    return build_model(recipe, num_classes)
 
 
 @pytest.fixture(scope="session")
-def full_size_model() -> Callable[[str], DetectionModel]:
+def full_size_model(golden_dir: Path) -> Callable[[str], DetectionModel]:
     """Compose a full-size published model by its name in the manifest."""
-
-    def build(name: str) -> DetectionModel:
-        queries, flags, placement = _MANIFEST[name]
-        flags = ("--two_stage", "--with_box_refine", *flags)
-        return build_model(recipe_of(flags, placement, num_queries=queries), _NUM_CLASSES)
-
-    return build
+    manifest = json.loads((golden_dir / "official_manifest.json").read_text())
+    return lambda name: compose_full_size(name, manifest[name]["state_dict"])
 
 
 @pytest.fixture(scope="session")

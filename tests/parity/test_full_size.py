@@ -1,9 +1,10 @@
-"""Two published full-size models on real images, from the image files to the detections."""
+"""Published full-size models on real images, from the image files to the detections."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,6 @@ from msdetr.model import DetectionModel, select_detections
 from msdetr.structures import Detections, ImageBatch, ModelOutput
 
 pytestmark = [pytest.mark.golden, pytest.mark.dataset, pytest.mark.slow]
-
-# Golden case -> its model's name in the manifest.
-CASES = {"full_ms_ddetr_pp_900q": "ms_ddetr_pp_900q", "full_ddetr_300q": "ddetr_300q"}
 
 
 class FullCase:
@@ -64,29 +62,38 @@ class FullCase:
         )
 
 
-@pytest.fixture(scope="module", params=sorted(CASES))
-def case(
+@pytest.fixture(scope="module")
+def run_case(
     golden_dir: Path,
     data_dir: Path,
     full_size_model: Callable[[str], DetectionModel],
     published_values: Callable[..., dict[str, Tensor]],
-    request: pytest.FixtureRequest,
-) -> FullCase:
-    name = request.param
-    expected = json.loads((golden_dir / "expected_full.json").read_text())[name]
-    manifest = json.loads((golden_dir / "official_manifest.json").read_text())[CASES[name]]
-    state = {
-        key: {"shape": shape, "values_of": _first_name(key)}
-        for key, shape in manifest["state_dict"].items()
-    }
-    with torch.device("meta"):
-        model = full_size_model(CASES[name])
-    weights = from_published(published_values(state, expected["salt"]), model.state_dict(), name)
-    model.load_state_dict(weights, assign=True)
-    result = FullCase(expected, load_file(golden_dir / f"{name}.safetensors"))
-    result.preprocess(data_dir / "coco-tiny" / "val2017", model.strides)
-    result.run(model)
-    return result
+) -> Callable[[str], FullCase]:
+    all_expected = json.loads((golden_dir / "expected_full.json").read_text())
+    manifest = json.loads((golden_dir / "official_manifest.json").read_text())
+
+    @cache
+    def run(name: str) -> FullCase:
+        expected, model_name = all_expected[name], name.removeprefix("full_")
+        state = {
+            key: {"shape": shape, "values_of": _first_name(key)}
+            for key, shape in manifest[model_name]["state_dict"].items()
+        }
+        with torch.device("meta"):
+            model = full_size_model(model_name)
+        published = published_values(state, expected["salt"])
+        model.load_state_dict(from_published(published, model.state_dict(), name), assign=True)
+        result = FullCase(expected, load_file(golden_dir / f"{name}.safetensors"))
+        result.preprocess(data_dir / "coco-tiny" / "val2017", model.strides)
+        result.run(model)
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def case(run_case: Callable[[str], FullCase], full_name: str) -> FullCase:
+    return run_case(full_name)
 
 
 def _first_name(name: str) -> str:
@@ -148,8 +155,10 @@ def test_detections(case: FullCase) -> None:
 
 
 # Only here: with mixed selection a query's content belongs to its rank, which near-ties swap.
-@pytest.mark.parametrize("case", ["full_ddetr_300q"], indirect=True)
-def test_predictions_of_every_selected_cell(case: FullCase) -> None:
+def test_predictions_of_every_selected_cell(
+    run_case: Callable[[str], FullCase], full_name_with_learned_content: str
+) -> None:
+    case = run_case(full_name_with_learned_content)
     assert case.output.proposals is not None
     stored_cells = case.stored["proposal_top"]
     cells = case.output.proposals.logits[..., 0].topk(stored_cells.shape[1], dim=1).indices

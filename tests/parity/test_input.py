@@ -26,8 +26,8 @@ def test_resized_sizes(golden_dir: Path) -> None:
 
 
 @pytest.mark.dataset
-def test_pixels_of_real_images(golden_dir: Path, data_dir: Path) -> None:
-    case = json.loads((golden_dir / "expected_full.json").read_text())["full_ddetr_300q"]
+def test_pixels_of_real_images(golden_dir: Path, data_dir: Path, full_name: str) -> None:
+    case = json.loads((golden_dir / "expected_full.json").read_text())[full_name]
     split = locate_split("val", root=data_dir / "coco-tiny")
     index = read_coco(split.images_dir, split.annotations_file)
     transform = EvalTransform(size=800, max_size=1333)

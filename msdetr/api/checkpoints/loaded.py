@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 
-from msdetr.build import build_model
+from msdetr.build import build_model, groups_with_one_to_many
 from msdetr.data.labels import LabelSpace
 from msdetr.engine.checkpoint import find_checkpoint, read_info, read_weights, resolve_checkpoint
 from msdetr.engine.weights import load_weights
 from msdetr.errors import CheckpointError, UsageError
 from msdetr.model import DetectionModel
-from msdetr.recipe import Recipe, recipe_from_dict, recipe_to_dict
+from msdetr.recipe import QueryGroupsRecipe, Recipe, recipe_from_dict, recipe_to_dict
+
+_EXTRA_GROUPS = "training_groups."
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class LoadedCheckpoint:
     Attributes:
         path: The checkpoint's directory.
         model: In evaluation mode, on the CPU; with averaged weights where the run kept them.
-        recipe: The resolved recipe of the run, with overrides applied.
+            Unless asked for, without the query groups that only training has.
+        recipe: The resolved recipe of the run, with overrides applied, query groups and all.
         label_space: Classes.
         info: Content of ``checkpoint.json``.
     """
@@ -49,12 +52,16 @@ def checkpoint_info(recipe: Recipe, label_space: LabelSpace) -> dict[str, Any]:
     }
 
 
-def load_checkpoint(path: Path, overrides: Sequence[str] = ()) -> LoadedCheckpoint:
+def load_checkpoint(
+    path: Path, overrides: Sequence[str] = (), *, with_extra_groups: bool = False
+) -> LoadedCheckpoint:
     """Load a model from a checkpoint or a run directory (its best, else its last).
 
     Args:
         path: Checkpoint or run directory.
         overrides: Recipe fields to change, ``key=value``.
+        with_extra_groups: Keep the query groups that only training has; detections are the same
+            without them. Their weights alone may be missing from a checkpoint loaded without.
 
     Raises:
         CheckpointError: There is none, it is damaged, or its parts do not fit together.
@@ -64,10 +71,11 @@ def load_checkpoint(path: Path, overrides: Sequence[str] = ()) -> LoadedCheckpoi
     info = read_info(checkpoint)
     recipe = recipe_from_dict(_entry(info, "recipe", checkpoint), str(checkpoint), overrides)
     label_space = _label_space(_entry(info, "classes", checkpoint), checkpoint)
-    # The start values are overwritten: drawing them must not disturb the caller's generator.
-    with torch.random.fork_rng(devices=[]):
-        model = build_model(recipe.model, label_space.num_classes)
-    load_weights(model, read_weights(checkpoint), str(checkpoint))
+    model = _build(recipe, label_space.num_classes, with_extra_groups=with_extra_groups)
+    weights = read_weights(checkpoint)
+    if not with_extra_groups:
+        weights = {n: value for n, value in weights.items() if not n.startswith(_EXTRA_GROUPS)}
+    load_weights(model, weights, str(checkpoint))
     return LoadedCheckpoint(checkpoint, model.eval(), recipe, label_space, info)
 
 
@@ -87,6 +95,17 @@ def check_free(output: Path, *, force: bool = False) -> None:
         raise UsageError(str(output), "exists and is no checkpoint; give another --output")
     if not force:
         raise UsageError(str(output), "exists already; give another --output, or --force")
+
+
+def _build(recipe: Recipe, num_classes: int, *, with_extra_groups: bool) -> DetectionModel:
+    model = recipe.model
+    if not with_extra_groups:
+        model = model.model_copy(update={"query_groups": QueryGroupsRecipe()})
+    # The start values are overwritten: drawing them must not disturb the caller's generator.
+    with torch.random.fork_rng(devices=[]):
+        return build_model(
+            model, num_classes, one_to_many_groups=groups_with_one_to_many(recipe.supervision)
+        )
 
 
 def _entry(info: dict[str, Any], key: str, checkpoint: Path) -> dict[str, Any]:

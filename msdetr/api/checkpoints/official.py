@@ -18,9 +18,10 @@ from msdetr.api.checkpoints.official_recipes import (
     PUBLISHED_PLACEMENTS,
     check_arguments,
     explain_misfit,
+    find_unpublished_groups,
     fitting_recipes,
 )
-from msdetr.build import build_model
+from msdetr.build import build_model, groups_with_one_to_many
 from msdetr.data.coco_file import load_annotations
 from msdetr.data.labels import COCO91_CLASSES, LabelSpace
 from msdetr.engine.checkpoint import INFO_FILE, save_checkpoint
@@ -28,14 +29,18 @@ from msdetr.engine.weights import unique_state
 from msdetr.errors import CheckpointError, Problem, UsageError
 from msdetr.interop.official import count_classes, find_mismatches, from_published, to_published
 from msdetr.interop.published_file import read_published_file, write_published_file
-from msdetr.recipe import ModelRecipe, load_recipe
+from msdetr.recipe import ModelRecipe, QueryGroupsRecipe, load_recipe
 
 # What the published code fixes where our recipes have a choice.
 _PUBLISHED_NORMS = ("frozen_batch", "batch")  # one and the same in evaluation mode
 
 
 def open_checkpoint(
-    path: Path, *, recipe: str | None = None, overrides: Sequence[str] = ()
+    path: Path,
+    *,
+    recipe: str | None = None,
+    overrides: Sequence[str] = (),
+    with_extra_groups: bool = False,
 ) -> LoadedCheckpoint:
     """Load a checkpoint of ours, or a published ``.pth`` file for a recipe.
 
@@ -43,6 +48,7 @@ def open_checkpoint(
         path: Checkpoint or run directory, or a published file.
         recipe: Name or path of the published file's recipe; None for a checkpoint of ours.
         overrides: Recipe fields to change, ``key=value``.
+        with_extra_groups: Keep the query groups that only training has.
 
     Raises:
         CheckpointError: It cannot be read, or does not fit.
@@ -52,14 +58,19 @@ def open_checkpoint(
     if recipe is not None:
         if path.is_dir():
             raise UsageError("--recipe", f"is for published .pth files; {path} has its own recipe")
-        return load_official(path, recipe, overrides=overrides)
+        return load_official(path, recipe, overrides=overrides, with_extra_groups=with_extra_groups)
     if path.is_file():
         raise UsageError(str(path), _which_recipe(path))
-    return load_checkpoint(path, overrides)
+    return load_checkpoint(path, overrides, with_extra_groups=with_extra_groups)
 
 
 def load_official(
-    path: Path, recipe: str, *, overrides: Sequence[str] = (), classes: Path | None = None
+    path: Path,
+    recipe: str,
+    *,
+    overrides: Sequence[str] = (),
+    classes: Path | None = None,
+    with_extra_groups: bool = False,
 ) -> LoadedCheckpoint:
     """Load a published ``.pth`` file; every tensor must fit. Nothing in it is executed.
 
@@ -69,6 +80,7 @@ def load_official(
         overrides: Recipe fields to change, ``key=value``.
         classes: Annotation file with the categories; None for COCO's, if the file has 91
             classes.
+        with_extra_groups: Keep the query groups that only training has.
 
     Returns:
         The model, whose info says which file it came from.
@@ -83,15 +95,21 @@ def load_official(
     published = read_published_file(path)
     num_classes = count_classes(published.state)
     with torch.random.fork_rng(devices=[]):
-        model = build_model(resolved.model, num_classes or COCO91_CLASSES)
+        model = build_model(
+            resolved.model,
+            num_classes or COCO91_CLASSES,
+            one_to_many_groups=groups_with_one_to_many(resolved.supervision),
+        )
     expected = model.state_dict()
     problems = find_mismatches(published.state, expected)
-    problems += check_arguments(published, resolved.model)
+    problems += check_arguments(published, resolved)
     if problems:
         reason = explain_misfit(published, expected, recipe)
         raise CheckpointError(str(path), [Problem("", reason), *problems])
     label_space = _label_space(path, num_classes or COCO91_CLASSES, classes)
     model.load_state_dict(from_published(published.state, expected, str(path)))
+    if not with_extra_groups:
+        model.training_groups = None
     origin = {"file": path.name, "sha256": published.sha256, "arguments": published.arguments}
     info = {**checkpoint_info(resolved, label_space), "imported_from": origin}
     return LoadedCheckpoint(path, model.eval(), resolved, label_space, info)
@@ -120,7 +138,9 @@ def import_official(
         InvalidInputError: As for ``load_official``, or the output exists.
     """
     check_free(output, force=force)
-    loaded = load_official(path, recipe, overrides=overrides, classes=classes)
+    loaded = load_official(
+        path, recipe, overrides=overrides, classes=classes, with_extra_groups=True
+    )
     save_checkpoint(output, info=loaded.info, model=unique_state(loaded.model))
     return loaded
 
@@ -129,12 +149,12 @@ def export_official(loaded: LoadedCheckpoint, output: Path, *, force: bool = Fal
     """Write a model as a ``.pth`` file that the published code loads.
 
     Args:
-        loaded: The model.
+        loaded: The model, with all of its query groups.
         output: The file.
         force: Replace an existing file.
 
     Raises:
-        CheckpointError: The published code has no such model.
+        CheckpointError: The published code has no such model, or query groups are missing.
         UsageError: The output exists.
         MsdetrError: It cannot be written.
         VerificationError: What was written differs from the model.
@@ -143,7 +163,7 @@ def export_official(loaded: LoadedCheckpoint, output: Path, *, force: bool = Fal
         raise UsageError(str(output), "is a folder; --output needs the name of a file")
     if output.exists() and not force:
         raise UsageError(str(output), "exists already; give another --output, or --force")
-    problems = _unknown_to_published(loaded.recipe.model)
+    problems = [*_unknown_to_published(loaded.recipe.model), *_missing_groups(loaded)]
     if problems:
         raise CheckpointError(str(loaded.path), problems)
     write_published_file(output, to_published(loaded.model.state_dict()))
@@ -205,4 +225,13 @@ def _unknown_to_published(recipe: ModelRecipe) -> list[Problem]:
         problems.append(
             Problem("model.backbone.name", f"is {name!r}, which the published code has not")
         )
-    return problems
+    return [*problems, *find_unpublished_groups(recipe)]
+
+
+def _missing_groups(loaded: LoadedCheckpoint) -> list[Problem]:
+    has_none = loaded.recipe.model.query_groups == QueryGroupsRecipe()
+    if has_none or loaded.model.training_groups is not None:
+        return []
+    reason = "are in the published model, but not in one loaded for inference"
+    advice = f"use msdetr export --format official --ckpt {loaded.path}"
+    return [Problem("model.query_groups", f"{reason}; {advice}")]

@@ -11,7 +11,7 @@ from msdetr.build import build_model
 from msdetr.errors import Problem
 from msdetr.interop.official import count_classes, find_mismatches, published_names
 from msdetr.interop.published_file import PublishedFile
-from msdetr.recipe import ModelRecipe, load_recipe, packaged_recipes
+from msdetr.recipe import ModelRecipe, Recipe, load_recipe, packaged_recipes
 
 PUBLISHED_PLACEMENTS = ("baseline", "a", "c")
 
@@ -19,23 +19,36 @@ PUBLISHED_PLACEMENTS = ("baseline", "a", "c")
 def fitting_recipes(published: PublishedFile) -> list[str]:
     """Find the packaged recipes whose models take every tensor of a published file.
 
-    Placements that were never published are left out: some have the names of a published one,
-    but compute something else.
+    Placements and query groups that were never published are left out: some have the names of a
+    published model, but compute something else.
 
     Returns:
         Names, sorted.
     """
     models: dict[ModelRecipe, list[str]] = {}
     for info in packaged_recipes():
-        model = load_recipe(info.path).model
-        if model.placement in PUBLISHED_PLACEMENTS:
-            models.setdefault(model, []).append(info.name)
+        recipe = load_recipe(info.path)
+        if _is_published(recipe.model) and not check_arguments(published, recipe):
+            models.setdefault(recipe.model, []).append(info.name)
     return sorted(
         name for model, names in models.items() if _fits(published, model) for name in names
     )
 
 
-def check_arguments(published: PublishedFile, recipe: ModelRecipe) -> list[Problem]:
+def find_unpublished_groups(recipe: ModelRecipe) -> list[Problem]:
+    """List the query groups of a model that no published code has; Hybrid DETR has its own."""
+    groups, section = recipe.query_groups, "model.query_groups"
+    given = [name for name in ("group", "denoising") if getattr(groups, name) is not None]
+    problems = [
+        Problem(f"{section}.{n}", "is set, which the published code has not") for n in given
+    ]
+    if groups.hybrid is not None and recipe.placement != "baseline":
+        reason = f"is set where model.placement is {recipe.placement}, which no published code has"
+        problems.append(Problem(f"{section}.hybrid", reason))
+    return problems
+
+
+def check_arguments(published: PublishedFile, recipe: Recipe) -> list[Problem]:
     """Compare a recipe with the command line of the training, where the tensors do not tell.
 
     Two-stage models may have any number of queries, attention any number of heads with the same
@@ -44,15 +57,21 @@ def check_arguments(published: PublishedFile, recipe: ModelRecipe) -> list[Probl
     Returns:
         One problem per option that contradicts the recipe.
     """
-    expected = {
-        "num_queries": ("num_queries", recipe.num_queries),
-        "nheads": ("heads", recipe.heads),
-        "use_ms_detr": ("placement", recipe.placement != "baseline"),
+    model, hybrid = recipe.model, recipe.model.query_groups.hybrid
+    expected: dict[str, tuple[str, object]] = {
+        "num_queries": ("model.num_queries", model.num_queries),
+        "nheads": ("model.heads", model.heads),
+        "use_ms_detr": ("model.placement", model.placement != "baseline"),
+        # Hybrid DETR's names.
+        "num_queries_one2one": ("model.num_queries", model.num_queries),
+        "num_queries_one2many": ("model.query_groups.hybrid", hybrid.queries if hybrid else 0),
     }
+    if recipe.supervision.hybrid is not None:
+        expected["k_one2many"] = ("supervision.hybrid.copies", recipe.supervision.hybrid.copies)
     return [
         Problem(
             f"args.{option}",
-            f"is {published.arguments[option]!r} in the file; model.{key} of the recipe differs",
+            f"is {published.arguments[option]!r} in the file; {key} of the recipe differs",
         )
         for option, (key, value) in expected.items()
         if option in published.arguments and published.arguments[option] != value
@@ -91,9 +110,13 @@ def _known(state: Iterable[str], expected: Iterable[str]) -> bool:
     return not wanted.isdisjoint(state)
 
 
+def _is_published(recipe: ModelRecipe) -> bool:
+    return recipe.placement in PUBLISHED_PLACEMENTS and not find_unpublished_groups(recipe)
+
+
 def _fits(published: PublishedFile, recipe: ModelRecipe) -> bool:
     num_classes = count_classes(published.state)
-    if num_classes is None or check_arguments(published, recipe):
+    if num_classes is None:
         return False
     with torch.device("meta"):
         model = build_model(recipe, num_classes)

@@ -8,6 +8,7 @@ from torch import nn
 
 from msdetr.api.datasets import EvaluationData
 from msdetr.api.traces.make_trace import ProbeSet, TraceOrigin, trace_model
+from msdetr.losses import Criterion
 from msdetr.model import DetectionModel
 from msdetr.recipe import Recipe
 
@@ -26,15 +27,19 @@ class EpochTracer:
         recipe: Of the run; says how many images.
         images: Validation images.
         run: The run's directory.
+        criterion: Of the run.
 
     Raises:
         DataError: None of the images has a target.
     """
 
-    def __init__(self, recipe: Recipe, images: EvaluationData, run: Path) -> None:
+    def __init__(
+        self, recipe: Recipe, images: EvaluationData, run: Path, criterion: Criterion
+    ) -> None:
         self._recipe = recipe
         self._images = images
         self._run = run
+        self._criterion = criterion
         self._probe = ProbeSet(recipe.inspection.num_images)
         # A probe set that cannot be traced is refused before the training.
         self._probe.positions(images.dataset.index)
@@ -55,6 +60,8 @@ class EpochTracer:
             model,
             self._recipe,
             self._images,
+            # As it trains: the file of an assigner may have changed meanwhile.
+            criterion=self._criterion,
             probe=self._probe,
             origin=TraceOrigin(f"{self._run}, epoch {num_epochs}", None, weights),
             quiet=True,

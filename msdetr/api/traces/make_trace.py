@@ -8,11 +8,13 @@ from pathlib import Path
 
 import torch
 
+from msdetr.api.checkpoints.assigner_file import check_same_assigner
 from msdetr.api.checkpoints.loaded import LoadedCheckpoint
 from msdetr.api.checkpoints.official import open_checkpoint
 from msdetr.api.datasets import EvaluationData, find_index, load_evaluation_data
 from msdetr.api.detection.dataset_detector import autocast
 from msdetr.api.progress import show_progress
+from msdetr.assignment import HungarianAssigner, OneToManyAssigner
 from msdetr.build import (
     build_collator,
     build_criterion,
@@ -29,12 +31,13 @@ from msdetr.errors import DataError, UsageError
 from msdetr.files import digest_file
 from msdetr.inspection.recording import RecordedImage, Recorder
 from msdetr.inspection.rematch import check_assigner
+from msdetr.inspection.scheme import StoredScheme
 from msdetr.inspection.trace import BRANCHES, MatchTrace, TracedImage, TraceInfo
 from msdetr.losses import BranchRule, Criterion
 from msdetr.model import DetectionModel
 from msdetr.recipe import OneToManyRecipe, Recipe, load_recipe, recipe_to_dict
 from msdetr.seeding import seed_torch, seeded_generator
-from msdetr.structures import ModelOutput
+from msdetr.structures import Assigner, ModelOutput
 
 DEFAULT_NUM_IMAGES = 200
 
@@ -110,10 +113,19 @@ def trace_checkpoint(
     Raises:
         InvalidInputError: Checkpoint, data or images cannot be used as asked.
     """
-    loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides)
+    loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides, with_extra_groups=True)
     images = load_evaluation_data(loaded.recipe, loaded.label_space, data)
+    criterion = build_criterion(loaded.recipe.supervision)
+    check_same_assigner(loaded.info, criterion, str(loaded.path))
     model = loaded.model.to(resolve_device(device))
-    return trace_model(model, loaded.recipe, images, probe=probe, origin=origin_of(loaded))
+    return trace_model(
+        model,
+        loaded.recipe,
+        images,
+        probe=probe,
+        origin=origin_of(loaded),
+        criterion=criterion,
+    )
 
 
 def origin_of(loaded: LoadedCheckpoint) -> TraceOrigin:
@@ -166,6 +178,7 @@ def trace_model(
     *,
     probe: ProbeSet = ProbeSet(),
     origin: TraceOrigin,
+    criterion: Criterion | None = None,
     quiet: bool = False,
 ) -> MatchTrace:
     """Trace a model in evaluation mode; draws nothing from global random generators.
@@ -176,17 +189,21 @@ def trace_model(
         images: With the model's label space.
         probe: Which of the images.
         origin: Where the weights come from.
+        criterion: Of the model; made from the recipe by default.
         quiet: Show no progress.
 
     Raises:
         InvalidInputError: The images cannot be used as asked, or k exceeds the queries.
     """
-    recorder = Recorder(_both_branches(recipe))
-    check_assigner(recorder.one_to_many, recipe.model.num_queries)
+    complete = _both_branches(recipe, criterion)
+    recorder = Recorder(complete)
+    if isinstance(recorder.one_to_many, OneToManyAssigner):
+        check_assigner(recorder.one_to_many, recipe.model.num_queries)
     tracer = _Tracer(model, recipe, images, recorder)
     positions = probe.positions(images.dataset.index)
     traced = tuple(tracer.trace(positions, quiet=quiet))
-    return MatchTrace(_info(recipe, images, recorder, origin), traced)
+    rule = _stored(recipe, recorder.one_to_many, traced)
+    return MatchTrace(_info(recipe, images, complete, rule, origin), traced)
 
 
 class _Tracer:
@@ -246,19 +263,39 @@ class _Tracer:
         )
 
 
-def _both_branches(recipe: Recipe) -> Criterion:
-    """The recipe's criterion; a baseline gets the default one-to-many rule beside its own."""
+def _both_branches(recipe: Recipe, criterion: Criterion | None) -> Criterion:
+    """The model's criterion; a baseline gets the default one-to-many rule beside its own."""
     supervision = recipe.supervision
     if supervision.one_to_many is None:
-        supervision = supervision.model_copy(update={"one_to_many": OneToManyRecipe()})
-    return build_criterion(supervision)
+        update: dict[str, object] = dict.fromkeys(("hybrid", "group", "denoising"))
+        update["one_to_many"] = OneToManyRecipe()
+        return build_criterion(supervision.model_copy(update=update))
+    return criterion or build_criterion(supervision)
+
+
+def _stored(
+    recipe: Recipe, assigner: Assigner, images: Sequence[TracedImage]
+) -> OneToManyAssigner | StoredScheme:
+    """What the trace keeps of the one-to-many assigner."""
+    if isinstance(assigner, OneToManyAssigner):
+        return assigner
+    section = recipe_to_dict(recipe)["supervision"]["one_to_many"]["assigner"]
+    explanation = images[0].explanation
+    assert explanation is not None
+    return StoredScheme.of(section, assigner.describe(), explanation)
 
 
 def _info(
-    recipe: Recipe, images: EvaluationData, recorder: Recorder, origin: TraceOrigin
+    recipe: Recipe,
+    images: EvaluationData,
+    criterion: Criterion,
+    one_to_many: OneToManyAssigner | StoredScheme,
+    origin: TraceOrigin,
 ) -> TraceInfo:
     labels, file = images.dataset.label_space, images.dataset.index.annotations_file
-    supervision = _both_branches(recipe).supervision
+    supervision = criterion.supervision
+    one_to_one = supervision.one_to_one.assigner
+    assert isinstance(one_to_one, HungarianAssigner)
     return TraceInfo(
         source=origin.source,
         source_sha256=origin.source_sha256,
@@ -268,8 +305,8 @@ def _info(
         annotations_sha256=digest_file(file),
         category_names=labels.names_by_label,
         category_ids=labels.category_id_by_label,
-        one_to_one=recorder.hungarian,
-        one_to_many=recorder.one_to_many,
+        one_to_one=one_to_one,
+        one_to_many=one_to_many,
         loss_weights={name: _loss_weights(getattr(supervision, name)) for name in BRANCHES},
         has_one_to_many=recipe.supervision.one_to_many is not None,
         shares_class_head=recipe.model.placement in {"c", "d"},

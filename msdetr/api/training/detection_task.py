@@ -37,13 +37,13 @@ class DetectionTask:
         return batch.skipped
 
     def loss(
-        self, model: nn.Module, batch: Batch, *, normalizer: float, place: MicroBatchPlace
+        self, model: nn.Module, batch: Batch, *, num_targets: float, place: MicroBatchPlace
     ) -> StepLoss:
         """Predict, match and compute the losses; see ``TrainingTask.loss``."""
         noised = {} if batch.noised is None else {"noised": batch.noised}
         output: ModelOutput = model(batch.images, **noised)
         u = _draw_uniform(output, place)
-        terms = self._criterion(output, batch.targets, num_targets=normalizer, u=u)
+        terms = self._criterion(output, batch.targets, num_targets=num_targets, u=u)
         return StepLoss(
             total=total_loss(terms),
             terms={term.key: term.value for term in terms},

@@ -22,6 +22,7 @@ from msdetr.engine.reporting import logger, logging_to
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.errors import MsdetrError
 from msdetr.files import replace_text
+from msdetr.losses import Criterion
 from msdetr.recipe import Recipe, recipe_to_dict, recipe_to_yaml
 from msdetr.run_report.page import RunReport, SamplePictures, render_run_report
 
@@ -31,7 +32,9 @@ _LOWEST_SCORE = 0.3
 _MOST_DETECTIONS = 20
 
 
-def report_run(directory: RunDirectory, recipe: Recipe, images: EvaluationData) -> Path | None:
+def report_run(
+    directory: RunDirectory, recipe: Recipe, images: EvaluationData, criterion: Criterion
+) -> Path | None:
     """Draw the curves of a finished run and write its report.
 
     Whatever goes wrong is said on stderr and in the run's log, and nothing else happens: the run's
@@ -41,6 +44,7 @@ def report_run(directory: RunDirectory, recipe: Recipe, images: EvaluationData) 
         directory: Of the run.
         recipe: Of the run.
         images: Validation images, whose detections are in the run's ``evaluation``.
+        criterion: Of the run; its assigner describes itself.
 
     Returns:
         The report; None if it could not be written.
@@ -49,7 +53,8 @@ def report_run(directory: RunDirectory, recipe: Recipe, images: EvaluationData) 
     file = directory.path / REPORT_FILE
     try:
         plots = plot_runs([directory.path])
-        report = _collect(directory, recipe, images, plots.figures)
+        facts = _facts(directory, recipe, images, criterion)
+        report = _collect(directory, recipe, images, plots.figures, facts)
         replace_text(file, render_run_report(report))
     except Exception as error:  # the training is done and must not fail for a picture
         said = f"the run is whole, but has no report: {_explain(error, directory)}"
@@ -74,13 +79,14 @@ def _collect(
     recipe: Recipe,
     images: EvaluationData,
     figures: Sequence[SavedFigure],
+    facts: list[tuple[str, str]],
 ) -> RunReport:
     metrics = _read_json(directory.evaluation / "metrics.json")
     environment = _read_json(directory.environment_file)
     return RunReport(
         name=directory.path.resolve().name,
         description=recipe.description,
-        facts=_facts(directory, recipe, images),
+        facts=facts,
         curves={figure.title: figure.svg for figure in figures},
         evaluation=metrics,
         evaluation_note=f"The last evaluation, on {len(images.image_ids)} images.",
@@ -96,17 +102,17 @@ def _collect(
 
 
 def _facts(
-    directory: RunDirectory, recipe: Recipe, images: EvaluationData
+    directory: RunDirectory, recipe: Recipe, images: EvaluationData, criterion: Criterion
 ) -> list[tuple[str, str]]:
     epochs = [row for row in read_rows(directory.metrics_file) if row["kind"] == "epoch"]
     scored = [row for row in epochs if row.get("ap") is not None]
     fields = recipe_to_dict(recipe)
-    many = fields["supervision"]["one_to_many"]
+    many = criterion.supervision.one_to_many
     supervision = "one-to-one only"
     if many is not None:
         supervision = (
-            f"one-to-one and one-to-many (k {many['k']}, threshold {many['threshold']:g}, "
-            f"IoU weight {many['iou_weight']:g}), placement {fields['model']['placement']}"
+            f"one-to-one and one-to-many ({many.assigner.describe()}), "
+            f"placement {fields['model']['placement']}"
         )
     facts = [
         ("supervision", supervision),

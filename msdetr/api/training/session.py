@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from accelerate import Accelerator
 from torch import nn
 
+from msdetr.api.checkpoints.assigner_file import assigner_info
 from msdetr.api.checkpoints.loaded import checkpoint_info
 from msdetr.api.datasets import TrainingData
 from msdetr.api.detection.dataset_detector import DatasetDetector, DetectionSettings, merge_shares
@@ -20,6 +21,7 @@ from msdetr.build import (
     build_parameter_groups,
     build_schedule,
     build_train_collator,
+    groups_with_one_to_many,
     load_pretrained_backbone,
 )
 from msdetr.data.batching import Batch
@@ -51,6 +53,7 @@ class TrainingSession:
         plan: Which images go together; made of the recipe by default.
 
     Raises:
+        AssignerError: The file of the recipe's assigner cannot be used.
         CheckpointError: The backbone's weights cannot be had.
         DataError: Epochs are to be traced, but no image to trace has a target.
     """
@@ -80,11 +83,10 @@ class TrainingSession:
             recipe.model,
             data.label_space.num_classes,
             checkpoint_encoder=recipe.train.checkpoint_encoder,
-            one_to_many_groups="primary"
-            if recipe.supervision.group is None
-            else recipe.supervision.group.one_to_many,
+            one_to_many_groups=groups_with_one_to_many(recipe.supervision),
         )
-        self.task = DetectionTask(build_criterion(recipe.supervision, recipe.model.query_groups))
+        self.criterion = build_criterion(recipe.supervision, recipe.model.query_groups)
+        self.task = DetectionTask(self.criterion)
         self._collator = build_collator(recipe, self.model)
         self._train_loader = BatchLoader(
             data.train,
@@ -94,7 +96,7 @@ class TrainingSession:
         )
         self._detector = self._build_detector()
         self._tracer = (
-            EpochTracer(recipe, data.val, directory.path)
+            EpochTracer(recipe, data.val, directory.path, self.criterion)
             if recipe.inspection.trace_every_epoch
             else None
         )
@@ -137,6 +139,7 @@ class TrainingSession:
             info={
                 **checkpoint_info(self.recipe, self.data.label_space),
                 "data": self.data.describe(),
+                **assigner_info(self.criterion),
                 "overfit": self.data.overfit,
                 "repeats": self.plan.repeats,
             },

@@ -9,10 +9,13 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, Template
 
+from msdetr.assignment import OneToManyAssigner
 from msdetr.errors import TraceError
 from msdetr.files import replacing_file
 from msdetr.inspection.report.payload import StoredImage, pairs_kept, store
 from msdetr.inspection.report.pictures import encode_pictures
+from msdetr.inspection.report.stored import scheme_entry, stored_layers
+from msdetr.inspection.scheme import StoredScheme
 from msdetr.inspection.trace import MatchTrace, TracedImage
 
 MEGABYTE = 1_000_000
@@ -20,6 +23,7 @@ MEGABYTE = 1_000_000
 SCRIPTS = (
     "dom.js",
     "assign.js",
+    "stored.js",
     "store.js",
     "records.js",
     "stage.js",
@@ -133,11 +137,12 @@ def _count_fitting(sizes: list[int], room: int) -> int:
 
 def _pairs(
     trace: MatchTrace, images: tuple[TracedImage, ...], stored: list[StoredImage]
-) -> tuple[int, int]:
-    counts = [
-        pairs_kept(image, words, trace.info.one_to_many)
-        for image, words in zip(images, stored, strict=False)
-    ]
+) -> tuple[int, int] | None:
+    """Pairs that the browser finds again, and all; None where it only shows stored ones."""
+    rule = trace.info.one_to_many
+    if isinstance(rule, StoredScheme):
+        return None
+    counts = [pairs_kept(image, words, rule) for image, words in zip(images, stored, strict=False)]
     return sum(kept for kept, _ in counts), sum(total for _, total in counts)
 
 
@@ -151,15 +156,25 @@ def _index(trace: MatchTrace, images: tuple[TracedImage, ...]) -> dict[str, Any]
         "sharesClassHead": info.shares_class_head,
         "numLayers": info.num_layers,
         "numQueries": info.num_queries,
-        "settings": {
-            "k": rule.k,
-            "threshold": rule.threshold,
-            "iouWeight": rule.iou_weight,
-            "classWeight": rule.class_weight,
-            "maxPositiveFraction": rule.max_positive_fraction,
-        },
+        **_scheme(rule, images),
         "images": [_image_entry(trace, image) for image in images],
     }
+
+
+def _scheme(
+    rule: OneToManyAssigner | StoredScheme, images: tuple[TracedImage, ...]
+) -> dict[str, Any]:
+    """Settings that the browser can change, or else what it shows of stored assignments."""
+    if isinstance(rule, StoredScheme):
+        return {"settings": None, "scheme": scheme_entry(rule, images)}
+    settings = {
+        "k": rule.k,
+        "threshold": rule.threshold,
+        "iouWeight": rule.iou_weight,
+        "classWeight": rule.class_weight,
+        "maxPositiveFraction": rule.max_positive_fraction,
+    }
+    return {"settings": settings, "scheme": None}
 
 
 def _image_entry(trace: MatchTrace, image: TracedImage) -> dict[str, Any]:
@@ -189,6 +204,7 @@ def _image_entry(trace: MatchTrace, image: TracedImage) -> dict[str, Any]:
         "height": height,
         "targets": targets,
         "pickCosts": [[round(cost, 4) for cost in layer] for layer in costs.tolist()],
+        "stored": stored_layers(image) if image.explanation else None,
     }
 
 

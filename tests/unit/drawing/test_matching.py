@@ -50,7 +50,9 @@ PICK = replace(
 REJECTED = replace(
     POSITIVE, box_xyxy_px=(90, 60, 180, 170), rank=3, is_positive=False, reason="over k = 6"
 )
-TARGET = ShownTarget((100, 80, 200, 180), "target 0: cat", "large", 4, (POSITIVE, PICK, REJECTED))
+TARGET = ShownTarget(
+    (100, 80, 200, 180), "target 0: cat", "large", "n_t = 4", (POSITIVE, PICK, REJECTED)
+)
 
 
 def amount(sheet: Image.Image, role: Role) -> int:
@@ -104,7 +106,7 @@ def test_roles_have_the_colors_of_the_page() -> None:
     "box", [(100, 80, 200, 180), (0, 0, 3, 2), (390, 290, 400, 300), (0, 0, 400, 300)]
 )
 def test_region_shows_the_target_in_the_pictures_proportions(box: Box) -> None:
-    target = ShownTarget(box, "target", "small", 0, ())
+    target = ShownTarget(box, "target", "small", "", ())
     x0, y0, x1, y1 = region_of([target], SIZE, PHOTO.size)
     assert x0 <= box[0] and y0 <= box[1] and box[2] <= x1 and box[3] <= y1  # noqa: PT018
     assert (x1 - x0) / (y1 - y0) == pytest.approx(SIZE[0] / SIZE[1])

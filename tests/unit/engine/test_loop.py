@@ -46,23 +46,23 @@ def test_accumulation_changes_nothing_but_the_memory(toy: Any, tmp_path: Path) -
         torch.testing.assert_close(value, one.model.state_dict()[name], atol=1e-6, rtol=1e-5)
 
 
-def test_the_normaliser_counts_the_whole_step(toy: Any, tmp_path: Path) -> None:
+def test_targets_are_counted_over_the_whole_step(toy: Any, tmp_path: Path) -> None:
     task = toy.ToyTask()
     toy.make_trainer(tmp_path, epochs=1, task=task).fit()
     sizes = [[len(toy.make_batch(0, s, i).inputs) for i in range(4)] for s in range(5)]
-    assert task.normalizers == [float(sum(step)) for step in sizes for _ in range(4)]
+    assert task.num_targets == [float(sum(step)) for step in sizes for _ in range(4)]
     assert len({sum(step) for step in sizes}) > 1
     assert 0 in {size for step in sizes for size in step}
 
 
-def test_a_step_without_targets_is_normalised_by_one(toy: Any, tmp_path: Path) -> None:
+def test_a_step_without_targets_is_told_to_the_task(toy: Any, tmp_path: Path) -> None:
     def empty(epoch: int, start_step: int) -> Iterator[Any]:
         for _ in range(start_step, toy.STEPS_PER_EPOCH):
             yield toy.ToyBatch(torch.zeros(0, 4), torch.zeros(0, 1), [epoch])
 
     task = toy.ToyTask()
     toy.make_trainer(tmp_path, epochs=1, micro_batches=1, loader=empty, task=task).fit()
-    assert set(task.normalizers) == {1.0}
+    assert set(task.num_targets) == {0.0}
 
 
 def test_dropout_depends_on_seed_step_and_micro_batch_only(toy: Any, tmp_path: Path) -> None:

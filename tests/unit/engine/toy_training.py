@@ -72,7 +72,7 @@ class ToyTask:
         self.nan_at = nan_at
         self.pause = pause
         self.places: list[MicroBatchPlace] = []
-        self.normalizers: list[float] = []
+        self.num_targets: list[float] = []
 
     def count_targets(self, batch: ToyBatch) -> int:
         return len(batch.inputs)
@@ -84,12 +84,13 @@ class ToyTask:
         return batch.ids
 
     def loss(
-        self, model: nn.Module, batch: ToyBatch, *, normalizer: float, place: MicroBatchPlace
+        self, model: nn.Module, batch: ToyBatch, *, num_targets: float, place: MicroBatchPlace
     ) -> StepLoss:
         time.sleep(self.pause)
         self.places.append(place)
-        self.normalizers.append(normalizer)
+        self.num_targets.append(num_targets)
         error = model(batch.inputs).float() - batch.outputs
+        normalizer = max(1.0, num_targets)
         square, absolute = error.square().sum() / normalizer, error.abs().sum() / normalizer
         if place.step == self.nan_at and place.index == 1:
             square = square * math.nan

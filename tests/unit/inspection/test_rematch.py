@@ -11,7 +11,6 @@ import torch
 
 from msdetr.errors import UsageError
 from msdetr.inspection.rematch import ImageMatching, rematch
-from msdetr.inspection.rematch import reason_text as words
 
 Scene = Any
 Pairs = set[tuple[int, int, int, int]]
@@ -83,15 +82,15 @@ def expected_reason(matching: ImageMatching, layer: int, target: int, query: int
     """The definition, row by row."""
     if matching.one_to_many[layer, target, query]:
         return ""
-    candidate = int(matching.candidate[layer, query])
+    candidate = int(matching.explanation.query_columns["candidate"][layer, query])
     if candidate != target:
         return f"lost_to_target:{candidate}"
-    if matching.capped[layer, query]:
+    if matching.explanation.query_columns["capped"][layer, query]:
         return "dropped_by_cap"
-    if not matching.above_threshold[layer, query]:
+    if not matching.explanation.query_columns["above_threshold"][layer, query]:
         return "below_threshold"
     rank = int(matching.ranks[layer, target, query])
-    if rank > int(matching.num_positives[layer, target]):
+    if rank > int(matching.explanation.target_columns["num_positives"][layer, target]):
         return "beyond_count"
     assert rank > k
     return "over_k"
@@ -103,10 +102,11 @@ def test_reasons_are_the_first_that_holds(scene: Scene) -> None:
         made = scene(seed=seed, k=3, threshold=0.45, copies=2)
         for image in made.trace.images:
             matching = rematch(image, made.trace.info.one_to_many)
-            for place in torch.cartesian_prod(*map(torch.arange, matching.reasons.shape)).tolist():
+            sizes = matching.explanation.reason.shape
+            for place in torch.cartesian_prod(*map(torch.arange, sizes)).tolist():
                 layer, target, query = place
-                candidate = int(matching.candidate[layer, query])
-                text = words(int(matching.reasons[layer, target, query]), candidate)
+                found = matching.reason(layer, target, query)
+                text = "" if found is None else found.code
                 assert text == expected_reason(matching, layer, target, query, 3)
                 seen.add(text.split(":")[0])
     assert seen == {
@@ -131,9 +131,9 @@ def test_ranks_order_by_score_then_query(scene: Scene) -> None:
 def test_image_without_targets_has_no_candidates(scene: Scene) -> None:
     made = scene(counts=(2, 0))
     matching = rematch(made.trace.images[1], made.trace.info.one_to_many)
-    assert matching.reasons.shape == (2, 0, 40)
-    assert matching.candidate.unique().tolist() == [-1]
-    assert not matching.above_threshold.any()
+    assert matching.explanation.reason.shape == (2, 0, 40)
+    assert matching.explanation.query_columns["candidate"].unique().tolist() == [-1]
+    assert not matching.explanation.query_columns["above_threshold"].any()
 
 
 def test_more_positives_than_queries_are_refused(scene: Scene) -> None:

@@ -82,6 +82,15 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def test_trace_of_version_1_has_the_rule_of_ms_detr(scene: Scene, saved: Path) -> None:
+    path = saved / "trace.json"
+    document = json.loads(path.read_text())
+    assert document["one_to_many"].pop("type") == "ms_detr"
+    path.write_text(json.dumps({**document, "format_version": 1}))
+    write_sums(saved)
+    assert MatchTrace.load(saved).info.one_to_many == scene().trace.info.one_to_many
+
+
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", [cut, flip, Path.unlink])
 def test_damage_is_refused(saved: Path, name: str, damage: Callable[[Path], None]) -> None:
@@ -95,7 +104,7 @@ def test_damage_is_refused(saved: Path, name: str, damage: Callable[[Path], None
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"format_version": 2}, "format version 2.*reads up to 1"),
+        ({"format_version": 3}, "format version 3.*reads up to 2"),
         ({"format_version": "x"}, "no valid format_version"),
         ({"num_queries": 41}, r"boxes_cxcywh|hungarian_cost|\bu is"),
         ({"one_to_many": {"k": 3}}, "is damaged"),

@@ -1,14 +1,20 @@
 // The left-hand side: filters and the list of images.
 
-const CAUSES = {
+function causeFilters(report) {
+  const texts = { lost_to_target: "lost to others", dropped_by_cap: "cut by the cap" };
+  const names = report.scheme?.causes ?? Object.keys(texts);
+  const filterOf = (name) => [`… ${texts[name] ?? asWords(name)}`, (record) => record.cause === name];
+  return Object.fromEntries(names.map((name) => [name, filterOf(name)]));
+}
+
+const targetFilters = (report) => ({
   "": ["any", () => true],
-  with: ["with positives", (record) => record.cause === null],
-  without: ["without positives", (record) => record.cause !== null],
-  lost_to_target: ["… lost to others", (record) => record.cause === "lost_to_target"],
-  dropped_by_cap: ["… cut by the cap", (record) => record.cause === "dropped_by_cap"],
+  with: ["with positives", (record) => record.pairs.length > 0],
+  without: ["without positives", (record) => record.pairs.length === 0],
+  ...causeFilters(report),
   shared: ["sharing a query", (record) => record.shared],
   unpicked: ["1:1 pick not 1:n", (record) => !record.pickPaired],
-};
+});
 
 function countBy(values) {
   const counts = new Map();
@@ -29,7 +35,7 @@ function buildFilters(report, change) {
   const sizes = countBy(targets.map((target) => target.size));
   byId("filter-size").append(option("", "all"), ...["small", "medium", "large"].map((size) =>
     option(size, `${size} (${sizes.get(size) ?? 0})`)));
-  byId("filter-cause").append(...Object.entries(CAUSES).map(([value, [text]]) =>
+  byId("filter-cause").append(...Object.entries(targetFilters(report)).map(([value, [text]]) =>
     option(value, text)));
   for (const name of ["category", "size", "cause", "file"]) {
     byId(`filter-${name}`).addEventListener("input", (event) => change(name, event.target.value));
@@ -43,7 +49,7 @@ function acceptsTarget(filter, target) {
 }
 
 function matchesTarget(filter, target, record) {
-  return acceptsTarget(filter, target) && (!record || CAUSES[filter.cause][1](record));
+  return acceptsTarget(filter, target) && (!record || targetFilters(report)[filter.cause][1](record));
 }
 
 function passesImage(filter, image, record) {
@@ -64,7 +70,7 @@ function imageItem(image, index, choose) {
 function noteOfImage(image, record) {
   const targets = plural(image.targets.length, "target");
   if (!record) return targets;
-  const without = record.targets.filter((target) => target.cause !== null).length;
+  const without = record.targets.filter((target) => target.pairs.length === 0).length;
   return without ? `${targets} · ${without} without` : targets;
 }
 

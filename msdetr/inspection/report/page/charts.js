@@ -114,6 +114,7 @@ function scatterChart({ title, caption, points, settings }) {
 }
 
 function thresholdLine({ threshold, iouWeight, classWeight }, x, y) {
+  if (threshold === undefined) return null;
   const ends = [];
   const add = (iou, p) => iou >= 0 && iou <= 1 && p >= 0 && p <= 1 && ends.push([iou, p]);
   if (classWeight > 0) for (const iou of [0, 1]) add(iou, (threshold - iouWeight * iou) / classWeight);

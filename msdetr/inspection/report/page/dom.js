@@ -28,6 +28,10 @@ function fixed(value, digits) {
   return Number.isFinite(value) ? value.toFixed(digits) : "–";
 }
 
+function significant(value) {
+  return Number.isFinite(value) ? String(Number(value.toPrecision(3))) : "–";
+}
+
 function percent(share) {
   return Number.isFinite(share) ? `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)}%` : "–";
 }

@@ -7,7 +7,7 @@ const state = {
   image: Math.max(report.images.findIndex((image) => image.targets.length), 0),
   layer: report.numLayers - 1,
   target: null,
-  settings: { ...report.settings },
+  settings: { ...report.settings },  // none where the assignment is stored
   shown: { oneToOne: true, oneToMany: true, rejected: false },
   filter: { category: "", size: "", cause: "", file: "" },
 };
@@ -16,7 +16,7 @@ const records = { recipe: null, now: null };
 let [updateList, generation, scene, drawn] = [null, 0, null, 0];
 
 function isRecipe() {
-  return Object.entries(report.settings).every(([name, value]) => state.settings[name] === value);
+  return Object.entries(report.settings ?? {}).every(([name, value]) => state.settings[name] === value);
 }
 
 function recordOf(image) {
@@ -29,7 +29,7 @@ async function makeRecords(settings, isCurrent) {
   let pause = performance.now() + SLICE_MS;
   for (let image = 0; image < report.images.length; image++) {
     for (const layer of await store.layers(image)) {
-      (made[image] ??= []).push(layerRecord(layer, settings));
+      (made[image] ??= []).push(layerRecord(layer, settings, report));
     }
     if (performance.now() > pause) {
       byId("progress").textContent = `computing ${image + 1} of ${report.images.length} images`;
@@ -71,7 +71,7 @@ function showStatistics() {
   const accepts = (target) => acceptsTarget(state.filter, target);
   const over = (all) => Array.from({ length: report.numLayers }, (_, layer) =>
     summarise(report, all, layer, accepts));
-  showSummary(over(records.now), isRecipe() ? null : over(records.recipe), state);
+  showSummary(report, over(records.now), isRecipe() ? null : over(records.recipe), state);
 }
 
 // Draws the present image; a later call overtakes an earlier one that still decodes.
@@ -81,10 +81,10 @@ async function draw() {
   const layers = await store.layers(state.image);
   if (mine !== drawn) return;
   const settings = { ...state.settings };
-  const results = layers.map((layer) => assign(layer, settings, LISTED));
+  const results = layers.map((layer) => resultOf(layer, settings));
   scene = {
-    image, settings, layer: layers[state.layer], result: results[state.layer],
-    record: layerRecord(layers[state.layer], settings),
+    report, image, settings, layer: layers[state.layer], result: results[state.layer],
+    record: layerRecord(layers[state.layer], settings, report),
     numberOf: (t) => `#${t}`,
     nameOf: (t) => `${image.targets[t].name} #${t}`,
   };
@@ -127,8 +127,8 @@ function showPanel() {
     el("p", { class: "hint" },
       `${target.size} · annotation ${target.annotationId}. `,
       explainCount(scene, state.target), el("br"), pickNote(scene, state.layer, state.target)),
-    el("p", { class: "key" }, el("i", { class: "iou-part" }), "IoU part",
-      el("i", { class: "class-part" }), "class part", el("i", { class: "tick" }), "threshold"),
+    report.settings ? el("p", { class: "key" }, el("i", { class: "iou-part" }), "IoU part",
+      el("i", { class: "class-part" }), "class part", el("i", { class: "tick" }), "threshold") : "",
     candidateTable(scene, state.target, hover));
 }
 
@@ -262,13 +262,13 @@ function connect() {
   });
   new ResizeObserver(() => scene && showStage()).observe(byId("stage"));
   byId("help-open").addEventListener("click", () => byId("help").showModal());
-  connectSettings();
+  if (report.settings) connectSettings();
 }
 
 connect();
 buildFilters(report, changeFilter);
 updateList = buildList(report, store, chooseImage);
-showSettings();
+if (report.settings) showSettings();
 showList();
 draw().then(recompute);
 

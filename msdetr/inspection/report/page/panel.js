@@ -14,6 +14,7 @@ function describeReason(why, scene, target) {
 }
 
 function stateOfTarget(record, settings) {
+  if (record.cause && !settings.k) return `none: ${asWords(record.cause)}`;
   if (record.cause === "lost_to_target") return "none: best queries prefer other targets";
   if (record.cause === "dropped_by_cap") return "none: dropped by the cap";
   if (record.shared) return "shares a query with another target";
@@ -34,7 +35,7 @@ function targetTable(image, record, settings, { choose, matches }) {
     return el("tr", { class: matches(t) ? "" : "faded", "data-target": t },
       el("td", { class: "number" }, `${t}`),
       el("td", {}, button, el("small", {}, target.size)),
-      el("td", {}, el("b", {}, `${entry.pairs.length}`), dots(entry.pairs.length, settings.k),
+      el("td", {}, el("b", {}, `${entry.pairs.length}`), dots(entry.pairs.length, settings.k ?? 0),
         el("small", {}, stateOfTarget(entry, settings))));
   });
   const head = el("tr", {}, ...["#", "Target", "Positives"].map((text) =>
@@ -43,6 +44,10 @@ function targetTable(image, record, settings, { choose, matches }) {
 }
 
 function scoreBar(candidate, scale, threshold) {
+  if (candidate.strength !== undefined) {
+    const style = `width:${100 * candidate.strength}%`;
+    return el("span", { class: "score-bar" }, el("span", { class: "iou-part", style }));
+  }
   const width = (value) => `width:${(100 * value) / scale}%`;
   return el("span", { class: "score-bar" },
     el("span", { class: "iou-part", style: width(candidate.iouPart) }),
@@ -51,10 +56,17 @@ function scoreBar(candidate, scale, threshold) {
 }
 
 // A row per listed query; the one-to-one pick is added where it ranks lower.
-function candidatesOf({ layer, result, settings }, target) {
+function candidatesOf(scene, target) {
+  const { layer, result, settings } = scene;
   const row = target * layer.numQueries;
   const classRow = layer.classOfTarget[target] * layer.numQueries;
   const pick = layer.picks[target];
+  if (result.stored) {
+    return result.rows[target].map(({ query, reason, words, ...rest }) => ({
+      ...rest, query, why: reason ? words : null, words, isPick: query === pick,
+      iou: layer.iou[row + query], probability: layer.probability[classRow + query],
+    }));
+  }
   const describe = (query, rank) => ({
     query,
     rank,
@@ -79,7 +91,7 @@ function candidateRow(candidate, scene, target, hover) {
   const { query, why } = candidate;
   const scale = Math.max(scene.settings.iouWeight + scene.settings.classWeight, 1e-6);
   const state = why
-    ? el("span", { class: "why" }, describeReason(why, scene, target))
+    ? el("span", { class: "why" }, candidate.words ?? describeReason(why, scene, target))
     : el("span", { class: "chip positive" }, "paired");
   return el("tr", {
     class: why ? "rejected" : "paired", "data-query": query,
@@ -89,7 +101,8 @@ function candidateRow(candidate, scene, target, hover) {
   el("td", { class: "number" },
     candidate.isPick ? el("span", { class: "chip pick" }, "1:1") : null, `${query}`),
   el("td", { class: "score" }, scoreBar(candidate, scale, scene.settings.threshold),
-    el("b", {}, fixed(candidate.score, 3))),
+    el("b", {}, candidate.words === undefined
+      ? fixed(candidate.score, 3) : significant(candidate.score))),
   el("td", { class: "number" }, fixed(candidate.iou, 2)),
   el("td", { class: "number" }, fixed(candidate.probability, 2)),
   el("td", {}, state));
@@ -105,7 +118,13 @@ function candidateTable(scene, target, hover) {
     el("tbody", {}, rows.map((row) => candidateRow(row, scene, target, hover))));
 }
 
-function explainCount({ result, settings }, target) {
+function explainCount({ result, settings, record }, target) {
+  if (result.stored) {
+    const { pairs, cause } = record.targets[target];
+    const note = result.notes[target] && `${result.notes[target]}: `;
+    return `${note}${plural(pairs.length, "query is", "queries are")} paired` +
+      `${cause ? ` (${asWords(cause)})` : ""}.`;
+  }
   const chosenBy = result.numPositives[target];
   if (chosenBy === 0) return "No positive query chooses this target, so none is paired.";
   const choosing = plural(chosenBy, "positive query chooses", "positive queries choose");

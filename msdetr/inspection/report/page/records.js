@@ -3,6 +3,15 @@
 const LISTED = 20;
 const REASONS = ["lost_to_target", "dropped_by_cap", "below_threshold", "beyond_count", "over_k"];
 
+// The assignment of a layer: stored, or made with the settings.
+function resultOf(layer, settings) {
+  return layer.stored ?? assign(layer, settings, LISTED);
+}
+
+function reasonNames(report) {
+  return report.scheme?.reasons ?? REASONS;
+}
+
 function reasonKind(text) {
   return text === null ? null : text.split(":")[0];
 }
@@ -15,8 +24,32 @@ function rankOf(row, query) {
   return rank;
 }
 
+// A target's best queries that are not paired with it, each with the name of the reason.
+function rejectedOf({ layer, result, settings, report }, target) {
+  if (result.stored) {
+    return result.rows[target].filter((row) => row.reason && row.rank <= LISTED)
+      .map(({ query, rank, reason }) => ({ query, rank, why: report.scheme.reasons[reason - 1] }));
+  }
+  const rows = [];
+  for (let rank = 1; rank <= Math.min(LISTED, result.length); rank++) {
+    const query = result.best[target * result.length + rank - 1];
+    const why = reasonKind(reason(result, settings, target, query, rank));
+    if (why) rows.push({ query, rank, why });
+  }
+  return rows;
+}
+
+function pickRankOf(layer, result, target) {
+  const pick = layer.picks[target];
+  if (pick < 0) return NaN;
+  if (result.stored) return storedRow(result, target, pick).rank;
+  const row = target * layer.numQueries;
+  return rankOf(result.scores.subarray(row, row + layer.numQueries), pick);
+}
+
 // Why a target has no positive: its own positives fell to the cap, or none chose it.
 function causeOf(result, target) {
+  if (result.stored) return result.causes[target];
   if (result.numPositives[target] > 0) return null;
   const dropped = result.positive.some((flag, q) => flag && result.candidate[q] === target);
   return dropped ? "dropped_by_cap" : "lost_to_target";
@@ -27,35 +60,31 @@ function sameClassPick({ picks, classOfTarget }, target, query) {
   return picks.some((pick, t) => pick === query && classOfTarget[t] === classOfTarget[target]);
 }
 
-function targetRecord(layer, result, settings, target) {
+function targetRecord(scene, target) {
+  const { layer, result, report } = scene;
   const row = target * layer.numQueries;
   const classRow = layer.classOfTarget[target] * layer.numQueries;
   const pairs = Array.from(result.pairs[target]);
-  const listed = Math.min(LISTED, result.length);
-  const reasons = Object.fromEntries(REASONS.map((name) => [name, 0]));
-  for (let rank = pairs.length + 1; rank <= listed; rank++) {
-    const query = result.best[target * result.length + rank - 1];
-    reasons[reasonKind(reason(result, settings, target, query, rank))]++;
-  }
-  const pick = layer.picks[target];
+  const reasons = Object.fromEntries(reasonNames(report).map((name) => [name, 0]));
+  for (const { why } of rejectedOf(scene, target)) reasons[why]++;
   return {
     pairs,
     reasons,
     cause: causeOf(result, target),
     ious: pairs.map((query) => layer.iou[row + query]),
     probabilities: pairs.map((query) => layer.probability[classRow + query]),
-    pickRank: pick < 0 ? NaN : rankOf(result.scores.subarray(row, row + layer.numQueries), pick),
-    pickPaired: pairs.includes(pick),
+    pickRank: pickRankOf(layer, result, target),
+    pickPaired: pairs.includes(layer.picks[target]),
     background: pairs.filter((query) => !sameClassPick(layer, target, query)).length,
     shared: false,
   };
 }
 
 // Records of one image and layer: per target, and whether the cap removed positives.
-function layerRecord(layer, settings) {
-  const result = assign(layer, settings, LISTED);
+function layerRecord(layer, settings, report) {
+  const result = resultOf(layer, settings);
   const targets = Array.from({ length: layer.numTargets }, (_, target) =>
-    targetRecord(layer, result, settings, target),
+    targetRecord({ layer, result, settings, report }, target),
   );
   const uses = new Map();
   for (const { pairs } of targets) {
@@ -65,7 +94,8 @@ function layerRecord(layer, settings) {
   return {
     targets,
     shared: [...uses.values()].filter((count) => count > 1).length,
-    hitsCap: result.positive.some((flag, q) => flag && !result.kept[q]),
+    hitsCap: result.stored
+      ? result.hitsCap : result.positive.some((flag, q) => flag && !result.kept[q]),
   };
 }
 

@@ -87,7 +87,7 @@ function shapesOfTarget(scene, target, { detailed, shown }) {
   }
   if (shown.oneToMany) {
     pairs.toReversed().forEach((query) => {
-      const width = 1 + 4 * result.scores[target * layer.numQueries + query];
+      const width = 1 + 4 * strengthOf(scene, target, query);
       boxes.push(drawBox("positive", rect(query), { "data-query": query, style: `--width:${width}px` }));
     });
     if (detailed) pairs.forEach((q, i) => labels.push([`${i + 1}`, "positive", rect(q), 1]));
@@ -106,14 +106,10 @@ function shapesOfTarget(scene, target, { detailed, shown }) {
   return { boxes, labels };
 }
 
-function rejectedOf({ result, settings }, target) {
-  const rows = [];
-  for (let rank = 1; rank <= Math.min(LISTED, result.length); rank++) {
-    const query = result.best[target * result.length + rank - 1];
-    const why = reason(result, settings, target, query, rank);
-    if (why) rows.push({ query, rank });
-  }
-  return rows;
+// How wide the line of a positive is, 0 to 1.
+function strengthOf({ layer, result }, target, query) {
+  if (result.stored) return storedRow(result, target, query).strength;
+  return result.scores[target * layer.numQueries + query];
 }
 
 function drawStage(stage, scene, options) {

@@ -64,7 +64,7 @@ function targetPlanes(boxes) {
 }
 
 // One decoder layer of an image, in the form that assign() takes, and its one-to-one picks.
-function layerOf(parts, index, shape) {
+function layerOf(parts, index, shape, stored) {
   const { numQueries, numTargets, numClasses } = shape;
   const slice = (name, size) => parts[name].subarray(index * size, (index + 1) * size);
   const boxes = toFloats(slice("boxes", 4 * numQueries));
@@ -79,6 +79,7 @@ function layerOf(parts, index, shape) {
     picks: Array.from(slice("pickQueries", numTargets), (query) => (query === NO_QUERY ? -1 : query)),
     pickBoxes: toFloats(slice("pickBoxes", 4 * numTargets)),
     pickProbabilities: toFloats(slice("pickProbabilities", numTargets)),
+    stored: stored && storedResult(stored.layers[index], stored.words),
   };
 }
 
@@ -107,7 +108,7 @@ async function decodeImage(index, report) {
   });
   undoDifferences(parts.boxes, numLayers);
   undoDifferences(parts.probabilities, numLayers);
-  return Array.from({ length: numLayers }, (_, layer) => layerOf(parts, layer, shape));
+  return Array.from({ length: numLayers }, (_, layer) => layerOf(parts, layer, shape, image.stored));
 }
 
 // Decodes every image once; later calls share the result.

@@ -32,8 +32,20 @@ const COLUMNS = [
   ["Prob.", (s) => fixed(s.probability, 2)],
 ];
 
-function figureCards(now, recipe) {
-  return FIGURES.map(([name, format]) => {
+// Not every scheme has a cap, or targets that lose their queries to others.
+function applicable(report, entries) {
+  const { hasCap = true, causes = ["lost_to_target", "dropped_by_cap"] } = report.scheme ?? {};
+  const absent = {
+    "Images that hit the cap": !hasCap,
+    "At cap": !hasCap,
+    cap: !causes.includes("dropped_by_cap"),
+    lost: !causes.includes("lost_to_target"),
+  };
+  return entries.filter(([name]) => !absent[name]);
+}
+
+function figureCards(report, now, recipe) {
+  return applicable(report, FIGURES).map(([name, format]) => {
     const [value, before] = [format(now), recipe && format(recipe)];
     const changed = before !== null && before !== value;
     return el("div", { class: changed ? "card changed" : "card" },
@@ -66,35 +78,36 @@ function rankBars(now, recipe) {
   });
 }
 
-function reasonBars(now, recipe) {
-  const short = ["other target", "cap", "threshold", "beyond n", "over k"];
+function reasonBars(report, now, recipe) {
+  const short = report.scheme?.reasons.map(asWords) ??
+    ["other target", "cap", "threshold", "beyond n", "over k"];
   const total = (summary, name) =>
     summary.chosen.reduce((sum, record) => sum + record.reasons[name], 0) / (summary.targets || 1);
-  return REASONS.map((name, index) => ({
+  return reasonNames(report).map((name, index) => ({
     label: short[index],
     now: total(now, name),
     recipe: recipe && total(recipe, name),
   }));
 }
 
-function chartsOf(now, recipe, { settings, layer }) {
+function chartsOf(report, now, recipe, { settings, layer }) {
   const series = (pick) => ({ now: now.map(pick), recipe: recipe && recipe.map(pick) });
   const [here, before] = [now[layer], recipe && recipe[layer]];
   const points = here.chosen.flatMap(({ ious, probabilities }) =>
     ious.map((iou, index) => [iou, probabilities[index]]));
   return [
     barChart({ title: "Positives per target", caption: `layer ${layer}, share of targets`,
-      axis: "positives", bars: countBars(here, before, settings.k), format: shareText }),
+      axis: "positives", bars: countBars(here, before, settings.k ?? 1), format: shareText }),
     layerChart({ title: "Positives per target, by layer", caption: "mean over targets",
       series: series((s) => s.mean), format: shortNumber, current: layer }),
     layerChart({ title: "Targets without positives, by layer", caption: "share of targets",
       series: series((s) => (s.targets ? s.without / s.targets : NaN)),
       format: shareText, current: layer }),
     scatterChart({ title: "Positives by IoU and probability",
-      caption: `layer ${layer}; line: score = threshold`, points, settings }),
+      caption: report.settings ? `layer ${layer}; line: score = threshold` : `layer ${layer}`, points, settings }),
     barChart({ title: "Why candidates are not paired",
       caption: `layer ${layer}, per target, of its ${LISTED} best queries`,
-      axis: "first reason that holds", bars: reasonBars(here, before),
+      axis: "first reason that holds", bars: reasonBars(report, here, before),
       format: shortNumber }),
     barChart({ title: "Rank of the one-to-one pick",
       caption: `layer ${layer}, in the one-to-many order, share of targets`,
@@ -102,19 +115,21 @@ function chartsOf(now, recipe, { settings, layer }) {
   ];
 }
 
-function layerTable(now, current) {
-  const head = el("tr", {}, COLUMNS.map(([name]) => el("th", { scope: "col" }, name)));
+function layerTable(report, now, current) {
+  const columns = applicable(report, COLUMNS);
+  const head = el("tr", {}, columns.map(([name]) => el("th", { scope: "col" }, name)));
   const rows = now.map((summary, layer) => el("tr", { class: layer === current ? "current" : "" },
-    COLUMNS.map(([, format]) => el("td", { class: "number" }, format(summary, layer)))));
+    columns.map(([, format]) => el("td", { class: "number" }, format(summary, layer)))));
   return el("table", { class: "layers" }, el("thead", {}, head), el("tbody", {}, rows));
 }
 
 // recipe is null while the settings are the recipe's own.
-function showSummary(now, recipe, view) {
-  byId("figures").replaceChildren(...figureCards(now[view.layer], recipe && recipe[view.layer]));
+function showSummary(report, now, recipe, view) {
+  const cards = figureCards(report, now[view.layer], recipe && recipe[view.layer]);
+  byId("figures").replaceChildren(...cards);
   byId("chart-key").hidden = recipe === null;
-  byId("charts").replaceChildren(...chartsOf(now, recipe, view));
-  byId("layer-table").replaceChildren(layerTable(now, view.layer));
+  byId("charts").replaceChildren(...chartsOf(report, now, recipe, view));
+  byId("layer-table").replaceChildren(layerTable(report, now, view.layer));
   const here = now[view.layer];
   byId("scope").textContent = `layer ${view.layer} · ${plural(here.targets, "target")} in ` +
     plural(here.images, "image");

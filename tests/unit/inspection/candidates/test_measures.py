@@ -1,4 +1,4 @@
-"""Candidates: the best queries of targets, their measures and intervals."""
+"""Candidates: the best queries of targets and their measures."""
 
 from __future__ import annotations
 
@@ -9,16 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from msdetr.errors import TraceError
-from msdetr.inspection.bootstrap import bootstrap_means
-from msdetr.inspection.candidates.figures import (
-    CandidateTarget,
-    choose_targets,
-    draw_candidates,
-    draw_iou_densities,
-)
 from msdetr.inspection.candidates.measures import (
     MEASURES,
     MeasuredTrace,
@@ -80,46 +72,3 @@ def test_csv_has_a_row_per_model_target_layer_and_branch(
 def test_traces_of_other_targets_are_not_compared(scene: Callable[..., Any]) -> None:
     with pytest.raises(TraceError, match="other images or targets"):
         check_same_targets(scene().trace, scene(counts=(3, 0, 5)).trace)
-
-
-def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
-    generator = torch.Generator().manual_seed(0)
-    covered = 0
-    for _ in range(100):
-        # Targets of one image share an offset, so that they are far from independent.
-        values = [
-            (torch.randn(1, generator=generator) + 0.3 * torch.randn(4, generator=generator))[
-                :, None
-            ]
-            for _ in range(40)
-        ]
-        (estimate,) = bootstrap_means(values)
-        covered += estimate.low <= 0 <= estimate.high
-    assert 86 <= covered <= 100
-
-
-def test_mean_is_over_targets_and_repeats() -> None:
-    values = [torch.tensor([[1.0, 0.0]]), torch.zeros(0, 2), torch.tensor([[4.0, 0.0], [4.0, 3.0]])]
-    first, second = bootstrap_means(values), bootstrap_means(values)
-    assert first == second
-    assert [estimate.mean for estimate in first] == [3.0, 1.0]
-    assert (first[0].low, first[0].high) == (1.0, 4.0)
-
-
-def test_largest_targets_of_images_that_have_some_are_chosen(scene: Callable[..., Any]) -> None:
-    assert choose_targets(scene().trace, 6) == [(0, 2), (2, 5)]
-    assert choose_targets(scene().trace, 1) == [(0, 2)]
-
-
-def test_pictures_show_target_and_boxes_of_each_model(scene: Callable[..., Any]) -> None:
-    trace = scene().trace
-    rule = trace.info.one_to_many
-    models = [MeasuredTrace.of(name, trace, rule) for name in "AB"]
-    shown = [CandidateTarget(i, t, Image.new("RGB", (80, 60))) for i, t in choose_targets(trace, 2)]
-    figure = draw_candidates(models, shown, rule)
-    cells = [axes for axes in figure.axes if axes.images]
-    # Target: a rim and a line; models: a rim and a line for each of 20 boxes.
-    assert [len(axes.patches) for axes in cells] == [2, 40, 40, 2, 40, 40]
-    assert cells[0].get_title() == f"class, {int(trace.images[0].labels[2])}, image 10"
-    densities = draw_iou_densities(models)
-    assert [len(axes.patches) for axes in densities.axes] == [4, 4]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from msdetr.assignment import OneToManyAssigner
-from msdetr.inspection.rematch import ImageMatching, reason_text, rematch
+from msdetr.inspection.rematch import ImageMatching, rematch
 from msdetr.inspection.report.payload import rounded, store
 from msdetr.inspection.trace import MatchTrace, TracedImage
 
@@ -75,17 +75,13 @@ def in_python(image: TracedImage, assigner: OneToManyAssigner) -> list[list[dict
 def listed_target(matching: ImageMatching, layer: int, target: int) -> dict[str, Any]:
     best = matching.ranks[layer, target].argsort()[:LISTED].tolist()
     pairs = matching.one_to_many_queries[layer, target]
-    reasons = zip(
-        matching.reasons[layer, target, best].tolist(),
-        matching.candidate[layer, best].tolist(),
-        strict=True,
-    )
+    reasons = [matching.reason(layer, target, query) for query in best]
     return {
         "pairs": pairs[pairs >= 0].tolist(),
         "best": best,
         "scores": matching.scores[layer, target, best].tolist(),
-        "positives": int(matching.num_positives[layer, target]),
-        "reasons": [reason_text(reason, candidate) for reason, candidate in reasons],
+        "positives": int(matching.explanation.target_columns["num_positives"][layer, target]),
+        "reasons": ["" if reason is None else reason.code for reason in reasons],
     }
 
 
@@ -119,7 +115,10 @@ def test_browser_assigns_as_python_does_at_random_settings(
     for assigner in settings:
         found = in_browser(page, assigner)
         assert found == [in_python(image, assigner) for image in stored_images], assigner
-        capped += any(bool(rematch(image, assigner).capped.any()) for image in stored_images)
+        capped += any(
+            bool(rematch(image, assigner).explanation.query_columns["capped"].any())
+            for image in stored_images
+        )
     assert capped >= 5
 
 
@@ -136,7 +135,9 @@ def test_browser_breaks_ties_as_python_does(
         matching = rematch(image, by_iou)
         ranked = matching.scores.sort(dim=-1, descending=True).values
         kth_ties = ranked[..., by_iou.k - 1] == ranked[..., by_iou.k]
-        decided_by_ties += int((kth_ties & (matching.num_positives >= by_iou.k)).sum())
+        decided_by_ties += int(
+            (kth_ties & (matching.explanation.target_columns["num_positives"] >= by_iou.k)).sum()
+        )
     assert decided_by_ties > 0
     page = open_page(coco_trace).page
     assert in_browser(page, by_iou) == [in_python(image, by_iou) for image in stored_images]

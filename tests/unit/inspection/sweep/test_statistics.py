@@ -48,8 +48,8 @@ def expected_sums(trace: MatchTrace, setting: Any) -> dict[str, torch.Tensor]:
         sums["probability"] += (image.one_to_many.probabilities.double() * pairs).sum(dim=(1, 2))
         sums["low_iou"] += ((found.iou < 0.5) & pairs).sum(dim=(1, 2))
         sums["conflicts"] += (pairs.sum(dim=1) > 1).sum(dim=1)
-        sums["images_capped"] += found.capped.any(dim=1)
-        sums["queries_capped"] += found.capped.sum(dim=1)
+        sums["images_capped"] += found.explanation.query_columns["capped"].any(dim=1)
+        sums["queries_capped"] += found.explanation.query_columns["capped"].sum(dim=1)
         lost = free.one_to_many.sum(dim=2) - counts
         sums["pairs_lost_to_cap"] += lost.sum(dim=1)
         sums["targets_emptied_by_cap"] += ((counts == 0) & (lost > 0)).sum(dim=1)

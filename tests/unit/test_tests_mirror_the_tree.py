@@ -1,0 +1,113 @@
+"""Every module has its test where a newcomer looks, or says which test covers it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# What covers modules without a test of their own: whole commands and scenes that they are part
+# of, or tests of the one module that uses them.
+COVERED_BY = {
+    "tests/cli/test_data_check.py": ("api/data_check", "data/report"),
+    "tests/cli/test_doctor.py": ("api/doctor", "ops/report"),
+    "tests/cli/test_eval.py": ("api/datasets", "api/detection/dataset_detector", "api/evaluate"),
+    "tests/cli/test_export.py": (
+        "api/export",
+        "api/exporting/metadata",
+        "api/exporting/verification_images",
+        "export/onnx_file",
+        "export/torch_export_file",
+        "export/tracing",
+        "export/formats",
+        "export/runners",
+        "export/settings",
+    ),
+    "tests/cli/test_import_official.py": (
+        "api/checkpoints/official",
+        "api/checkpoints/official_recipes",
+    ),
+    "tests/cli/test_bad_checkpoint.py": ("api/checkpoints/loaded",),
+    "tests/cli/test_inspect_matching.py": (
+        "api/inspect_matching",
+        "api/traces/epoch_traces",
+    ),
+    "tests/cli/test_plot.py": ("api/plot", "api/training/run_report"),
+    "tests/cli/test_predict.py": ("api/predict", "drawing/detections"),
+    "tests/cli/test_replay.py": ("api/replay",),
+    "tests/cli/test_trace_commands.py": (
+        "api/candidates",
+        "api/stability",
+        "api/sweep_matching",
+        "api/traces/make_trace",
+    ),
+    "tests/cli/test_train.py": (
+        "api/checkpoints/init_from",
+        "api/dry_run",
+        "api/output",
+        "api/overfit",
+        "api/progress",
+        "api/train",
+        "api/training/detection_task",
+        "api/training/session",
+        "engine/records",
+    ),
+    "tests/parity/test_denoising_parts.py": ("data/denoising",),
+    "tests/parity/test_query_groups.py": ("model/training_groups", "interop/query_rows"),
+    "tests/unit/data/shapes/test_scene.py": ("data/shapes/layout", "data/shapes/textures"),
+    "tests/unit/data/test_batching.py": ("data/sample",),
+    "tests/unit/drawing/test_curves.py": ("drawing/figures",),
+    "tests/unit/drawing/test_matching.py": ("drawing/matching_sheets",),
+    "tests/unit/engine/test_loop.py": ("engine/settings", "engine/step"),
+    "tests/unit/engine/test_run_directory.py": ("engine/environment",),
+    "tests/unit/inspection/sweep/test_statistics.py": ("inspection/sweep/scores",),
+    "tests/unit/inspection/sweep/test_tables.py": ("inspection/sweep/figures",),
+    "tests/unit/inspection/test_query_groups.py": ("drawing/denoising",),
+    "tests/unit/inspection/test_summary.py": ("inspection/summary_table",),
+    "tests/unit/inspection/test_trace.py": ("inspection/trace_files",),
+    "tests/unit/losses/test_criterion.py": ("structures",),
+    "tests/unit/model/test_decoder.py": ("model/precision",),
+    "tests/unit/ops/test_dispatch.py": ("ops/gather", "ops/reference"),
+    "tests/unit/recipe/test_conflicts.py": ("recipe/group_conflicts",),
+    "tests/unit/recipe/test_loading.py": ("recipe/validation",),
+    "tests/unit/recipe/test_schema.py": (
+        "recipe/data",
+        "recipe/inspection",
+        "recipe/model",
+        "recipe/query_groups",
+        "recipe/section",
+        "recipe/supervision",
+        "recipe/training",
+    ),
+    "tests/unit/test_build.py": (
+        "build/data",
+        "build/model",
+        "build/supervision",
+        "build/training",
+    ),
+    "tests/unit/test_packaging.py": ("version",),
+}
+LISTED = [module for modules in COVERED_BY.values() for module in modules]
+
+
+def modules() -> set[str]:
+    package = ROOT / "msdetr"
+    files = (path for path in package.rglob("*.py") if path.name != "__init__.py")
+    return {path.relative_to(package).with_suffix("").as_posix() for path in files}
+
+
+def mirror_of(module: str) -> Path:
+    path = Path(module)
+    return ROOT / "tests" / "unit" / path.with_name(f"test_{path.name}.py")
+
+
+def test_every_module_has_a_test_or_says_what_covers_it() -> None:
+    without = {module for module in modules() if not mirror_of(module).is_file()}
+    assert sorted(LISTED) == sorted(without)
+
+
+@pytest.mark.parametrize("file", COVERED_BY)
+def test_what_covers_a_module_exists(file: str) -> None:
+    assert (ROOT / file).is_file()
