@@ -1,4 +1,4 @@
-"""`msdetr eval`: evaluate a checkpoint on COCO-format data."""
+"""`msdetr eval`: evaluate a checkpoint or a results file on COCO-format data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from .options import (
-    CheckpointOption,
     DataOption,
     DeviceOption,
     JsonOption,
@@ -21,13 +20,21 @@ from .options import (
 EXAMPLES = examples(
     "msdetr eval --ckpt runs/shapes_tiny",
     "msdetr eval --ckpt runs/ddetr_pp_900q --data /data/coco --output results",
+    "msdetr eval --from-predictions results.json --data instances_val2017.json --errors",
     "msdetr eval --ckpt ms_ddetr_300q.pth --recipe ddetr_300q --data /data/coco --json",
 )
+
+EvaluatedCheckpointOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ckpt", metavar="PATH", help="Checkpoint or run directory, or a published .pth file."
+    ),
+]
 
 
 def evaluate(
     *,
-    checkpoint: CheckpointOption,
+    checkpoint: EvaluatedCheckpointOption = None,
     recipe: PublishedRecipeOption = None,
     data: DataOption = None,
     output: Annotated[
@@ -37,15 +44,23 @@ def evaluate(
     per_layer: Annotated[
         bool, typer.Option("--per-layer", help="Also evaluate every decoder layer.")
     ] = False,
+    nms_sweep: Annotated[
+        bool, typer.Option("--nms-sweep", help="Also evaluate after NMS at 0.5 to 0.9.")
+    ] = False,
+    errors: Annotated[
+        bool, typer.Option("--errors", help="Also tell kinds of errors apart, as TIDE does.")
+    ] = False,
     from_predictions: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Score this COCO results file; do not run the model."),
+        typer.Option(
+            metavar="FILE", help="Score this COCO results file, of any detector if without --ckpt."
+        ),
     ] = None,
     device: DeviceOption = "auto",
     overrides: OverridesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Evaluate a checkpoint: the twelve COCO numbers, AP by IoU and by class."""
+    """Evaluate a checkpoint or a results file: the COCO numbers, AP by IoU and by class."""
     from rich.console import Console
 
     from msdetr.api.evaluate import evaluate as run_evaluation
@@ -58,6 +73,8 @@ def evaluate(
         output=output,
         device=device,
         per_layer=per_layer,
+        nms_sweep=nms_sweep,
+        errors=errors,
         from_predictions=from_predictions,
         overrides=overrides or (),
     )
@@ -70,3 +87,6 @@ def evaluate(
     console.print(report.metrics)
     if report.per_layer:
         console.print(layer_table(report))
+    for analysis in (report.nms_sweep, report.errors):
+        if analysis is not None:
+            console.print(analysis)

@@ -18,7 +18,7 @@ from msdetr.build import (
     read_split,
 )
 from msdetr.data.coco_file import load_annotations
-from msdetr.data.coco_index import CocoIndex, locate_split, read_coco
+from msdetr.data.coco_index import CocoIndex, CocoSplit, locate_split, read_coco
 from msdetr.data.dataset import DetectionDataset
 from msdetr.data.labels import LabelSpace
 from msdetr.errors import DataError, Problem, UsageError
@@ -135,18 +135,28 @@ def find_index(recipe: DataRecipe, data: str | None) -> CocoIndex:
     if data is None:
         with counting("generating shapes") as progress:
             return read_split(recipe, "val", progress)
+    split = find_split(data)
+    return read_coco(split.images_dir, split.annotations_file)
+
+
+def find_split(data: str) -> CocoSplit:
+    """Find images and annotations of "ROOT" in COCO's layout or "IMAGES,ANNOTATIONS.json".
+
+    Raises:
+        DataError: The root lacks them.
+        UsageError: It is neither.
+    """
     root = Path(data)
     images, comma, annotations = data.rpartition(",")
     if root.is_dir() or (not comma and not root.exists()):
-        split = locate_split("val", root=root)
-        return read_coco(split.images_dir, split.annotations_file)
+        return locate_split("val", root=root)
     if not images or not annotations:
         raise UsageError(
             "`data`",
             "expected a root in COCO's layout, or image folder and annotation file separated by "
             f"a comma, got {data!r}",
         )
-    return read_coco(Path(images), Path(annotations))
+    return CocoSplit(Path(images), Path(annotations))
 
 
 def _evaluation_data(index: CocoIndex, recipe: Recipe, label_space: LabelSpace) -> EvaluationData:

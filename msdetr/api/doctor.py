@@ -29,7 +29,7 @@ from msdetr.ops import (
 from msdetr.ops.native import DeviceType
 
 _PACKAGES = (
-    *("msdetr", "torch", "torchvision", "accelerate", "pycocotools"),
+    *("msdetr", "torch", "torchvision", "accelerate", "pycocotools", "hotcoco"),
     *("numpy", "scipy", "pillow", "safetensors", "pydantic", "typer"),
 )
 _DEVICE_TYPES: tuple[DeviceType, ...] = ("cpu", "cuda")

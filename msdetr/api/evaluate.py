@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,49 +12,28 @@ from msdetr.api.checkpoints.loaded import LoadedCheckpoint
 from msdetr.api.checkpoints.official import open_checkpoint
 from msdetr.api.datasets import EvaluationData, load_evaluation_data
 from msdetr.api.detection.dataset_detector import DatasetDetector, Results, merge_shares
-from msdetr.api.output import check_output, writing
+from msdetr.api.evaluate_predictions import evaluate_predictions, refuse_without_checkpoint
+from msdetr.api.evaluation_report import FILES, Analyses, EvaluationReport
+from msdetr.api.output import check_output
 from msdetr.build import build_loader
 from msdetr.engine.environment import collect_environment
 from msdetr.engine.processes import Processes, create_accelerator
 from msdetr.errors import UsageError
-from msdetr.evaluation.coco import evaluate_boxes
-from msdetr.evaluation.metrics import CocoMetrics
-from msdetr.evaluation.results import read_results, write_results
-from msdetr.files import replace_text
+from msdetr.evaluation.results import read_results
 from msdetr.ops import default_backend
 from msdetr.recipe import recipe_to_dict
 
-_FILES = ("metrics.json", "predictions.json")
-
-
-@dataclass(frozen=True)
-class EvaluationReport:
-    """Result of an evaluation.
-
-    Attributes:
-        metrics: Of the last decoder layer, which makes the detections.
-        per_layer: Of every decoder layer, from the first; empty unless asked for.
-        setting: What was evaluated and how, as JSON values.
-    """
-
-    metrics: CocoMetrics
-    per_layer: tuple[CocoMetrics, ...]
-    setting: dict[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values, the twelve numbers at the top level."""
-        layers = [metrics.summary() for metrics in self.per_layer]
-        return {**self.metrics.to_dict(), "per_layer": layers, "setting": self.setting}
-
 
 def evaluate(
-    checkpoint: Path,
+    checkpoint: Path | None,
     *,
     recipe: str | None = None,
     data: str | None = None,
     output: Path | None = None,
     device: str = "auto",
     per_layer: bool = False,
+    nms_sweep: bool = False,
+    errors: bool = False,
     from_predictions: Path | None = None,
     overrides: Sequence[str] = (),
 ) -> EvaluationReport | None:
@@ -64,14 +41,16 @@ def evaluate(
 
     Args:
         checkpoint: Checkpoint or run directory; averaged weights where the run kept them. Or a
-            published ``.pth`` file.
+            published ``.pth`` file. None to score the results file of any detector.
         recipe: Name or path of a published file's recipe.
         data: A root in COCO's layout, or "IMAGES,ANNOTATIONS.json"; the recipe's validation
-            split by default.
+            split by default. Without ``checkpoint`` needed, and an annotation file suffices.
         output: Directory for ``metrics.json`` and ``predictions.json``; none are written
             without it. Must not hold them yet.
         device: "auto", "cpu", "cuda" or "cuda:N".
         per_layer: Also evaluate every decoder layer.
+        nms_sweep: Also evaluate after class-wise suppression at several thresholds.
+        errors: Also tell kinds of errors apart; needs hotcoco.
         from_predictions: Score this results file instead of running the model.
         overrides: Recipe fields to change, ``key=value``.
 
@@ -83,8 +62,14 @@ def evaluate(
     """
     if per_layer and from_predictions is not None:
         raise UsageError("`per_layer`", "needs the model; it cannot go with `from_predictions`")
+    analyses = Analyses(nms_sweep=nms_sweep, errors=errors)
+    if checkpoint is None:
+        needs_model = {"recipe": recipe, "overrides": overrides}
+        refuse_without_checkpoint(name for name, value in needs_model.items() if value)
+        return evaluate_predictions(from_predictions, data, output=output, analyses=analyses)
+    analyses.check()
     if output is not None:
-        check_output(output, _FILES)
+        check_output(output, FILES)
     loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides)
     images = load_evaluation_data(loaded.recipe, loaded.label_space, data)
     if from_predictions is not None:
@@ -94,17 +79,15 @@ def evaluate(
         if found is None:
             return None
         layers = found
-    scored = [
-        evaluate_boxes(images.ground_truth, results, image_ids=images.image_ids)
-        for results in layers
-    ]
-    report = EvaluationReport(
-        metrics=scored[-1],
-        per_layer=tuple(scored) if per_layer else (),
+    report = analyses.report(
+        images.ground_truth,
+        layers,
+        images.image_ids,
         setting=_setting(loaded, images, from_predictions),
+        per_layer=per_layer,
     )
     if output is not None:
-        _write(output, report, layers[-1])
+        report.write(output, layers[-1])
     return report
 
 
@@ -161,9 +144,3 @@ def _setting(
         "environment": collect_environment(),
         "recipe": recipe_to_dict(recipe),
     }
-
-
-def _write(output: Path, report: EvaluationReport, results: Results) -> None:
-    with writing(output):
-        replace_text(output / _FILES[0], json.dumps(report.to_dict(), indent=2) + "\n")
-        write_results(output / _FILES[1], results)

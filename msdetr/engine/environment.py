@@ -17,7 +17,10 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 _MEMINFO = Path("/proc/meminfo")
 
-PACKAGES = ("msdetr", "torch", "torchvision", "accelerate", "numpy", "pycocotools", "scipy")
+PACKAGES = (
+    *("msdetr", "torch", "torchvision", "accelerate"),
+    *("numpy", "pycocotools", "hotcoco", "scipy"),
+)
 
 
 def collect_environment() -> dict[str, Any]:

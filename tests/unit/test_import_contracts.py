@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "drawing": _TENSORS | {"files"},
     "inspection": _TENSORS | {"files", "assignment", "losses", "drawing"},
     "run_report": {"errors", "files", "drawing"},
+    "study": {"errors", "files", "recipe", "evaluation", "inspection", "drawing"},
     "export": _TENSORS | {"model", "ops", "files"},
     "interop": {"errors", "files"},
     "build": {
@@ -50,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
             "drawing",
             "inspection",
             "run_report",
+            "study",
             "export",
         ),
     },

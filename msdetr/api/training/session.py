@@ -32,8 +32,10 @@ from msdetr.data.batching import Batch
 from msdetr.data.sampling import EpochPlan
 from msdetr.engine.loop import Trainer
 from msdetr.engine.processes import Processes
+from msdetr.engine.reporting import logger
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.evaluation.coco import evaluate_boxes
+from msdetr.evaluation.matching import describe_library
 from msdetr.evaluation.results import write_results
 from msdetr.files import replace_text
 from msdetr.recipe import Recipe
@@ -136,6 +138,7 @@ class TrainingSession:
             return {}
         results = merge_shares(shares)
         val = self.data.val
+        logger.info("metrics computed by %s", describe_library())
         metrics = evaluate_boxes(val.ground_truth, results, image_ids=val.image_ids)
         folder = self._directory.evaluation
         folder.mkdir(exist_ok=True)

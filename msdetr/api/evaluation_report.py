@@ -1,0 +1,117 @@
+"""What an evaluation found, of a checkpoint or of a results file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msdetr.api.detection.dataset_detector import Results
+from msdetr.api.output import writing
+from msdetr.evaluation.coco import evaluate_boxes
+from msdetr.evaluation.matching import describe_library
+from msdetr.evaluation.metrics import CocoMetrics
+from msdetr.evaluation.nms_sweep import NmsSweep, sweep_nms
+from msdetr.evaluation.results import write_results
+from msdetr.evaluation.tide_errors import TideErrors, measure_errors, require_tide
+from msdetr.files import replace_text
+
+FILES = ("metrics.json", "predictions.json")
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """Result of an evaluation.
+
+    Attributes:
+        metrics: Of the last decoder layer, which makes the detections.
+        per_layer: Of every decoder layer, from the first; empty unless asked for.
+        setting: What was evaluated and how, as JSON values.
+        nms_sweep: Metrics after suppression; None unless asked for.
+        errors: Kinds of errors; None unless asked for.
+    """
+
+    metrics: CocoMetrics
+    per_layer: tuple[CocoMetrics, ...]
+    setting: dict[str, Any]
+    nms_sweep: NmsSweep | None = None
+    errors: TideErrors | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON values, the twelve numbers at the top level."""
+        layers = [metrics.summary() for metrics in self.per_layer]
+        asked = {"nms_sweep": self.nms_sweep, "errors": self.errors}
+        return {
+            **self.metrics.to_dict(),
+            "per_layer": layers,
+            **{name: found.to_dict() for name, found in asked.items() if found is not None},
+            "setting": self.setting,
+        }
+
+    def write(self, output: Path, results: Results) -> None:
+        """Write ``metrics.json`` and ``predictions.json``.
+
+        Args:
+            output: Their directory; made if there is none.
+            results: Detections that the metrics are of.
+
+        Raises:
+            UsageError: It cannot be written to.
+        """
+        with writing(output):
+            replace_text(output / FILES[0], json.dumps(self.to_dict(), indent=2) + "\n")
+            write_results(output / FILES[1], results)
+
+
+@dataclass(frozen=True)
+class Analyses:
+    """What else to find out of detections.
+
+    Attributes:
+        nms_sweep: Metrics after suppression.
+        errors: Kinds of errors.
+    """
+
+    nms_sweep: bool = False
+    errors: bool = False
+
+    def check(self) -> None:
+        """Refuse what cannot be computed here; called before any work.
+
+        Raises:
+            UsageError: A package is missing.
+        """
+        if self.errors:
+            require_tide()
+
+    def report(
+        self,
+        ground_truth: Mapping[str, Any],
+        layers: Sequence[Results],
+        image_ids: Sequence[int],
+        *,
+        setting: dict[str, Any],
+        per_layer: bool = False,
+    ) -> EvaluationReport:
+        """Score the results of one or more layers; the analyses are of the last.
+
+        Args:
+            ground_truth: Content of the annotation file.
+            layers: Results by layer.
+            image_ids: Images to evaluate.
+            setting: What is evaluated and how, as JSON values.
+            per_layer: Keep the metrics of every layer.
+        """
+        scored = [evaluate_boxes(ground_truth, each, image_ids=image_ids) for each in layers]
+        last = layers[-1]
+        return EvaluationReport(
+            metrics=scored[-1],
+            per_layer=tuple(scored) if per_layer else (),
+            setting={**setting, "evaluator": describe_library()},
+            nms_sweep=sweep_nms(ground_truth, last, image_ids=image_ids)
+            if self.nms_sweep
+            else None,
+            errors=measure_errors(ground_truth, last, image_ids=image_ids) if self.errors else None,
+        )

@@ -1,0 +1,1 @@
+"""What differences between supervision schemes mean: statistics over seeds and images, verdicts."""
