@@ -233,5 +233,5 @@ def _missing_groups(loaded: LoadedCheckpoint) -> list[Problem]:
     if has_none or loaded.model.training_groups is not None:
         return []
     reason = "are in the published model, but not in one loaded for inference"
-    advice = "open it with `with_extra_groups=True`"
+    advice = "open the checkpoint with all its query groups"
     return [Problem("model.query_groups", f"{reason}; {advice}")]
