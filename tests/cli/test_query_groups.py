@@ -145,6 +145,15 @@ def test_inspect_matching_runs(variant_run: Path, tmp_path: Path, msdetr: Msdetr
         *("--device", "cpu", "--num-images", "2"),
     )
     assert done.code == 0, done.err
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    names = {group["name"] for group in summary["query_groups"]}
+    assert names
+    table = (tmp_path / "out" / "groups.csv").read_text().splitlines()
+    assert {line.split(",")[1] for line in table[1:]} == names
+    pictures = {path.name for path in (tmp_path / "out" / "pictures").iterdir()}
+    has_noise = any(name.endswith("_denoising.png") for name in pictures)
+    assert has_noise == ("denoising" in names) == (summary["noise"] is not None)
+    assert "Query groups of training" in (tmp_path / "out" / "matching.html").read_text()
 
 
 @pytest.mark.parametrize("form", ["onnx", "torch-export"])
