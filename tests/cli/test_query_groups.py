@@ -22,6 +22,7 @@ from msdetr.data.labels import Category, LabelSpace
 from msdetr.engine.checkpoint import read_weights, save_checkpoint
 from msdetr.engine.weights import unique_state
 from msdetr.errors import CheckpointError
+from msdetr.inspection.query_groups import TracedGroups
 from msdetr.interop.official import to_published
 from msdetr.interop.published_file import read_published_file
 from msdetr.recipe import load_recipe, recipe_from_dict, recipe_to_dict
