@@ -55,7 +55,8 @@ def variant_run(
 ) -> Path:
     """A finished training with query groups."""
     folder = tmp_path_factory.mktemp("runs") / "variant"
-    done = train(folder, *words(VARIANTS[request.param]), "--set", "train.epochs=1")
+    more = {"train.epochs": 1, "inspection.trace_every_epoch": "true"}
+    done = train(folder, *words({**VARIANTS[request.param], **more}))
     assert done.code == 0, done.err
     return folder
 
@@ -121,6 +122,7 @@ def test_predict_equals_that_of_the_plain_model(
 
 
 def test_match_trace_equals_that_of_the_plain_model(variant_run: Path, plain: Path) -> None:
+    assert (variant_run / "traces/epoch_001").is_dir()
     ours, theirs = (trace_checkpoint(path, device="cpu") for path in (variant_run, plain))
     assert len(ours.images) == len(theirs.images) == 4
     for image, twin in zip(ours.images, theirs.images, strict=True):
