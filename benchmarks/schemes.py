@@ -175,6 +175,8 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw bars; .png or .svg")
     parser.add_argument("--only-memory", choices=list(RECIPES), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.picture and not options.read and set(options.parts) == {"attention"}:
+        parser.error("--picture needs the part step or decoder")
     torch.set_num_threads(options.threads)
     if options.only_memory:
         print(measure_memory(options.only_memory, options.parts[0], options))

@@ -193,12 +193,13 @@ def _draw_bars(plot: Axes, title: str, part: Mapping[str, Any]) -> None:
     schemes = [scheme for scheme in part if scheme != BASELINE]
     ratios = [Ratios.of(part, scheme) for scheme in schemes]
     places = range(len(schemes))
-    for shift, color, values in (
-        (-_BAR_WIDTH / 2, PALETTE[0], [each.time for each in ratios]),
-        (_BAR_WIDTH / 2, PALETTE[4], [each.memory for each in ratios]),
+    for shift, color, ink, values in (
+        (-_BAR_WIDTH / 2, PALETTE[0], "white", [each.time for each in ratios]),
+        (_BAR_WIDTH / 2, PALETTE[4], "black", [each.memory for each in ratios]),
     ):
         bars = plot.bar([place + shift for place in places], values, _BAR_WIDTH, color=color)
-        plot.bar_label(bars, fmt="%.2f", fontsize=7, padding=1)
+        # In the middle of the bars, where the mark of the products seldom is.
+        plot.bar_label(bars, fmt="%.2f", fontsize=7, label_type="center", color=ink)
     for place, each in zip(places, ratios, strict=True):
         plot.hlines(each.products, place - _BAR_WIDTH, place, color="black", lw=1.5)
     plot.axhline(1, color="black", lw=0.6, ls=":")
