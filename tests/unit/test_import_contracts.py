@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from pathlib import Path
 
@@ -144,3 +145,13 @@ def test_every_package_on_disk_is_installed() -> None:
         relative = init.parent.relative_to(ROOT).parts
         on_disk.add(".".join(relative if relative[0] == "msdetr" else ("msdetr", *relative)))
     assert set(listed) == on_disk
+
+
+def test_the_documented_table_is_this_one() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| `")]
+    documented = {
+        part.strip(" `"): set(re.findall(r"`(\w+)`", imports))
+        for part, _, imports in (row for row in rows if len(row) == 3)
+    }
+    assert documented == ALLOWED
