@@ -18,6 +18,7 @@ from msdetr.errors import MsdetrError
 
 from . import (
     candidates,
+    compare,
     data,
     doctor,
     inspect_matching,
@@ -55,6 +56,7 @@ app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command("eval", epilog=evaluation.EXAMPLES)(evaluation.evaluate)
+app.command(epilog=compare.EXAMPLES)(compare.compare)
 app.command(epilog=predict.EXAMPLES)(predict.predict)
 app.command(epilog=exporting.EXAMPLES)(exporting.export)
 app.command("import-official", epilog=importing.EXAMPLES)(importing.import_official)

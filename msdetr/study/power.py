@@ -51,16 +51,21 @@ def seeds_for(difference: float, spread: float) -> int | None:
     return high
 
 
+def assumed_difference(mean: float, smallest_effect: float) -> float:
+    """Take for the true difference the observed one or the smallest of interest, the larger."""
+    return max(abs(mean), smallest_effect)
+
+
 def seeds_still_needed(
     mean: float, spread: float, num_seeds: int, smallest_effect: float
 ) -> int | None:
     """Seeds to add to those that there are.
 
-    Assumes that the true difference is the observed one or ``smallest_effect``, whichever is
-    larger, and that the spread is the observed one: with few seeds both are rough guesses.
+    Assumes that the true difference is :func:`assumed_difference` and that the spread is the
+    observed one: with few seeds both are rough guesses.
 
     Returns:
         At least 1: what is undecided needs another seed. None for more than ``MAX_SEEDS`` in all.
     """
-    total = seeds_for(max(abs(mean), smallest_effect), spread)
+    total = seeds_for(assumed_difference(mean, smallest_effect), spread)
     return None if total is None else max(1, total - num_seeds)

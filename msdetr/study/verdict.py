@@ -8,7 +8,7 @@ from typing import Any
 
 from msdetr.study.interval import LEVEL, Interval, signed
 from msdetr.study.paired import PairedComparison
-from msdetr.study.power import MAX_SEEDS, seeds_still_needed
+from msdetr.study.power import MAX_SEEDS, assumed_difference, seeds_still_needed
 
 
 class Outcome(StrEnum):
@@ -29,6 +29,7 @@ class Verdict:
         baseline: Name of the baseline.
         outcome: One of four.
         mean: Mean difference, arm minus baseline.
+        spread: Standard deviation of the differences.
         interval: Paired t interval of it.
         num_seeds: Seeds that both have.
         smallest_effect: Smaller differences are of no interest.
@@ -40,6 +41,7 @@ class Verdict:
     baseline: str
     outcome: Outcome
     mean: float
+    spread: float
     interval: Interval
     num_seeds: int
     smallest_effect: float
@@ -59,9 +61,14 @@ class Verdict:
 
     def _way_out(self) -> str:
         if self.seeds_needed is None:
-            return f"more than {MAX_SEEDS} seeds would be needed to decide with 80% power"
-        seeds = "1 more seed" if self.seeds_needed == 1 else f"{self.seeds_needed} more seeds"
-        return f"{seeds} would decide with 80% power if the spread stays what it is"
+            seeds = f"more than {MAX_SEEDS} seeds"
+        else:
+            seeds = "1 more seed" if self.seeds_needed == 1 else f"{self.seeds_needed} more seeds"
+        assumed = assumed_difference(self.mean, self.smallest_effect)
+        return (
+            f"it would take {seeds} to decide with 80% power, were the true difference "
+            f"{assumed:.3f} and the spread {self.spread:.3f}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON values, with the sentence."""
@@ -69,6 +76,7 @@ class Verdict:
             "outcome": str(self.outcome),
             "sentence": str(self),
             "mean": self.mean,
+            "spread": self.spread,
             "interval": self.interval.to_dict(),
             "num_seeds": self.num_seeds,
             "smallest_effect": self.smallest_effect,
@@ -120,6 +128,7 @@ def decide(comparison: PairedComparison, smallest_effect: float) -> Verdict:
         baseline=comparison.baseline,
         outcome=outcome,
         mean=comparison.mean,
+        spread=comparison.spread,
         interval=comparison.paired,
         num_seeds=comparison.num_seeds,
         smallest_effect=smallest_effect,

@@ -35,17 +35,20 @@ def shifted(*differences: float) -> dict[int, float]:
         (
             (0.012, 0.005, 0.007),
             "mixed and plain: undecided (+0.008, 95% interval -0.001 to +0.017, 3 seeds); "
-            "1 more seed would decide with 80% power if the spread stays what it is.",
+            "it would take 1 more seed to decide with 80% power, were the true difference 0.008 "
+            "and the spread 0.004.",
         ),
         (
             (0.03, -0.02, 0.005),
             "mixed and plain: undecided (+0.005, 95% interval -0.057 to +0.067, 3 seeds); "
-            "196 more seeds would decide with 80% power if the spread stays what it is.",
+            "it would take 196 more seeds to decide with 80% power, were the true difference 0.005 "
+            "and the spread 0.025.",
         ),
         (
             (0.2, -0.2, 0.0),
             "mixed and plain: undecided (+0.000, 95% interval -0.497 to +0.497, 3 seeds); "
-            "more than 1000 seeds would be needed to decide with 80% power.",
+            "it would take more than 1000 seeds to decide with 80% power, were the true difference "
+            "0.005 and the spread 0.200.",
         ),
     ],
 )

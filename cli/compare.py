@@ -1,0 +1,54 @@
+"""`msdetr compare`: two checkpoints on the same images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import JsonOption, examples
+
+EXAMPLES = examples(
+    "msdetr compare runs/mixed --with runs/one_to_one",
+    "msdetr compare results/a --with results/b --json",
+    "msdetr compare ours.json --with theirs.json --data instances_val2017.json",
+)
+
+
+def compare(
+    first: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN_OR_PREDICTIONS",
+            help="Run, directory of `msdetr eval --output`, or COCO results file.",
+        ),
+    ],
+    *,
+    second: Annotated[
+        Path, typer.Option("--with", metavar="RUN_OR_PREDICTIONS", help="The other, likewise.")
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROOT|IMAGES,JSON|JSON",
+            help="Ground truth of both.",
+            show_default="the annotations of the runs",
+        ),
+    ] = None,
+    num_resamples: Annotated[
+        int, typer.Option("--resamples", min=100, metavar="N", help="Resamples of the images.")
+    ] = 1000,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two checkpoints on the same images: metrics, duplicates, errors, targets."""
+    from rich.console import Console
+
+    from msdetr.api.compare import compare as run_comparison
+
+    report = run_comparison(first, second, data=data, num_resamples=num_resamples)
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=2))
+        return
+    Console().print(report)
