@@ -15,11 +15,16 @@ from pathlib import Path
 
 from msdetr.api.checkpoints.loaded import load_checkpoint
 from msdetr.api.datasets import EvaluationData, find_index, load_evaluation_data
-from msdetr.api.detection.dataset_detector import DatasetDetector, DetectionSettings, Results
+from msdetr.api.detection.dataset_detector import DatasetDetector, Results
 from msdetr.api.traces.make_trace import ProbeSet, TraceOrigin, trace_model
-from msdetr.build import build_collator, build_label_space, build_model
+from msdetr.build import (
+    build_collator,
+    build_detection_settings,
+    build_label_space,
+    build_loader,
+    build_model,
+)
 from msdetr.data.dataset import DetectionDataset
-from msdetr.data.loading import BatchLoader
 from msdetr.evaluation.coco import evaluate_boxes
 from msdetr.model import DetectionModel
 from msdetr.recipe import Recipe, load_recipe
@@ -42,21 +47,11 @@ class Subject:
 
     def detect(self) -> Results:
         """Do its part before scoring."""
-        evaluation, dataset = self.recipe.evaluation, self.images.dataset
+        dataset = self.images.dataset
         detector = DatasetDetector(
             dataset,
-            BatchLoader(
-                dataset,
-                build_collator(self.recipe, self.model),
-                num_workers=self.recipe.data.num_workers,
-            ),
-            DetectionSettings(
-                limit=evaluation.detections_per_image,
-                nms_threshold=evaluation.nms_threshold,
-                batch_size=evaluation.batch_size,
-                precision=self.recipe.train.precision,
-                category_id_of_label=dataset.label_space.category_id_by_label,
-            ),
+            build_loader(self.recipe.data, dataset, build_collator(self.recipe, self.model)),
+            build_detection_settings(self.recipe, dataset.label_space),
         )
         return detector.detect(self.model)[0]
 

@@ -28,8 +28,7 @@ from typing import Any
 
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 
 from msdetr.api.candidates import CandidatesReport, compare_candidates
 from msdetr.api.inspect_matching import (
@@ -53,7 +52,7 @@ SHEET_IMAGE = 1000007
 PAGE_IMAGE = 1000005
 PAGE_TARGET = 3
 PAGE_K = 6
-SWEPT_KS = "1,2,4,6,10"
+SWEPT_KS = (1, 2, 4, 6, 10)
 _MEASURES = {
     "iou_at_1": "IoU of the best query",
     "iou_at_5": "mean IoU of the 5 best queries",
@@ -142,7 +141,7 @@ def _run_commands(runs: tuple[Path, Path], work: Path) -> Results:
     )
     return Results(
         matching=matching,
-        sweep=sweep_matching(trace, SweepOptions(k=SWEPT_KS), output=work / "sweep"),
+        sweep=sweep_matching(trace, SweepOptions(ks=SWEPT_KS), output=work / "sweep"),
         candidates=compare_candidates(
             runs, output=work / "figure1", probe=ProbeSet(NUM_IMAGES), num_pictures=3
         ),
@@ -233,7 +232,7 @@ def _blocks(results: Results) -> dict[str, str]:
     }
 
 
-def _as_code(table: Table) -> str:
+def _as_code(table: RenderableType) -> str:
     console = Console(file=io.StringIO(), width=100, color_system=None)
     with console.capture() as captured:
         console.print(table)

@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from msdetr.errors import UsageError
-
 from .options import DataOption, DeviceOption, JsonOption, NumImagesOption, examples
+from .parsing import parse_ids
 
 EXAMPLES = examples(
     "msdetr candidates --ckpt runs/shapes_tiny --output candidates",
@@ -66,7 +65,7 @@ def candidates(
         traces=traces or (),
         output=output,
         data=data,
-        probe=ProbeSet(num_images, _parse_ids(image_ids)),
+        probe=ProbeSet(num_images, parse_ids("--image-ids", image_ids)),
         num_pictures=pictures,
         device=device,
     )
@@ -76,10 +75,3 @@ def candidates(
     console = Console()
     console.print(report.table())
     typer.echo("\n".join(str(file) for file in report.files))
-
-
-def _parse_ids(text: str | None) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(",")) if text is not None else ()
-    except ValueError as error:
-        raise UsageError("--image-ids", f"expected ids like 139,285, got {text!r}") from error

@@ -33,6 +33,7 @@ from . import (
 from . import eval as evaluation
 from . import export as exporting
 from . import import_official as importing
+from .flags import in_flags
 from .options import examples
 
 DEBUG = "--debug"
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         app([argument for argument in arguments if argument != DEBUG], prog_name=NAME)
     except MsdetrError as error:
-        typer.echo(traceback.format_exc() if debug else f"error: {error}", err=True)
+        typer.echo(traceback.format_exc() if debug else f"error: {error.text(in_flags)}", err=True)
         return error.exit_code
     except KeyboardInterrupt:
         return 130

@@ -14,6 +14,7 @@ from rich.table import Table
 from msdetr.errors import RecipeError, UsageError
 from msdetr.recipe import load_recipe, packaged_recipes, recipe_to_commented_yaml, recipe_to_yaml
 
+from .flags import in_flags
 from .options import JsonOption, OverridesOption, RecipeArgument, examples
 
 app = typer.Typer(no_args_is_help=True, help="List, show, copy and validate recipes.")
@@ -99,6 +100,6 @@ def validate(
             typer.echo(f"{name}: valid")
         except RecipeError as error:
             num_invalid += 1
-            typer.echo(str(error), err=True)
+            typer.echo(error.text(in_flags), err=True)
     if num_invalid:
         raise typer.Exit(RecipeError.exit_code)

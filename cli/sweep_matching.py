@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from .options import JsonOption, examples
+from .parsing import parse_numbers, parse_share, parse_whole_numbers
 
 EXAMPLES = examples(
     "msdetr sweep-matching --trace trace --k 1,2,4,6,8,10 --output sweep",
-    "msdetr sweep-matching --trace trace --threshold 0.2:0.6:0.05 --alpha 0:1:0.1 --output sweep",
+    "msdetr sweep-matching --trace trace --threshold 0.2:0.6:0.1 --iou-weight 0:1:0.1 --output map",
     "msdetr sweep-matching --trace trace --k 2:10:2 --cap none --output uncapped --json",
 )
 
@@ -33,11 +34,13 @@ def sweep_matching(
         str | None,
         typer.Option(metavar="LIST", help="Score from which a query counts.", show_default=_OWN),
     ] = None,
-    alpha: Annotated[
+    iou_weight: Annotated[
         str | None,
         typer.Option(
+            "--iou-weight",
+            "--alpha",
             metavar="LIST",
-            help="Weight of the IoU in the score; the class weighs 1 - alpha.",
+            help="Weight of the IoU in the score; the class weighs 1 less it.",
             show_default=_OWN,
         ),
     ] = None,
@@ -61,7 +64,12 @@ def sweep_matching(
     from msdetr.api.sweep_matching import SweepOptions
     from msdetr.api.sweep_matching import sweep_matching as run_sweep
 
-    options = SweepOptions(k=k, threshold=threshold, alpha=alpha, cap=cap)
+    options = SweepOptions(
+        ks=parse_whole_numbers("--k", k),
+        thresholds=parse_numbers("--threshold", threshold),
+        iou_weights=parse_numbers("--iou-weight", iou_weight),
+        max_positive_fraction="own" if cap is None else parse_share("--cap", cap),
+    )
     report = run_sweep(trace, options, output=output)
     if as_json:
         typer.echo(json.dumps(report.rows))

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from msdetr.errors import UsageError
-from msdetr.recipe import load_recipe
+from msdetr.recipe import Recipe, load_recipe
 
-from .options import DeviceOption, OverridesOption, RecipeArgument, examples
+from .options import (
+    DeviceOption,
+    DryRunOption,
+    InitFromOption,
+    LimitTrainOption,
+    LimitValOption,
+    OverfitOption,
+    OverridesOption,
+    RecipeArgument,
+    ResumeFromOption,
+    ResumeOption,
+    RunOption,
+    SeedOption,
+    examples,
+)
 
 EXAMPLES = examples(
     "msdetr train shapes_tiny --output runs/shapes_tiny",
@@ -24,41 +37,16 @@ def train(
     recipe: RecipeArgument,
     *,
     overrides: OverridesOption = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Directory of the run.", show_default="runs/RECIPE"),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in the output directory, if any.")
-    ] = False,
-    resume_from: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Continue from a checkpoint or run, in a new directory."),
-    ] = None,
-    init_from: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="CKPT", help="Start from the weights of a checkpoint, ours or a published .pth."
-        ),
-    ] = None,
+    output: RunOption = None,
+    resume: ResumeOption = False,
+    resume_from: ResumeFromOption = None,
+    init_from: InitFromOption = None,
     device: DeviceOption = "auto",
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of everything random; train.seed of the recipe.")
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Build everything, estimate memory and time, and stop."),
-    ] = False,
-    overfit: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Check that the model can learn N images by heart."),
-    ] = None,
-    limit_train: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Train on the first N images.")
-    ] = None,
-    limit_val: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Evaluate on the first N images.")
-    ] = None,
+    seed: SeedOption = None,
+    dry_run: DryRunOption = False,
+    overfit: OverfitOption = None,
+    limit_train: LimitTrainOption = None,
+    limit_val: LimitValOption = None,
 ) -> None:
     """Train a model from a recipe, evaluating and saving along the way."""
     starts = {"--resume": resume, "--resume-from": resume_from, "--init-from": init_from}
@@ -66,31 +54,36 @@ def train(
     fields = {"train.seed": seed, "data.train.limit": limit_train, "data.val.limit": limit_val}
     extra = [f"{key}={value}" for key, value in fields.items() if value is not None]
     loaded = load_recipe(recipe, [*(overrides or ()), *extra])
+    name = Path(recipe).stem
     if dry_run:
-        from msdetr.api.dry_run import dry_run as estimate
+        _estimate(loaded, device)
+    elif overfit is not None:
+        _overfit(loaded, overfit, output or Path("runs") / f"{name}-overfit", device)
+    else:
+        from msdetr.api.train import train as run_training
 
-        typer.echo("\n".join(estimate(loaded, device=device).lines()))
-        return
-    if overfit is not None:
-        from msdetr.api.overfit import overfit as learn_by_heart
+        result = run_training(
+            loaded,
+            output=output or Path("runs") / name,
+            resume=resume,
+            resume_from=resume_from,
+            init_from=init_from,
+            device=device,
+        )
+        typer.echo(f"{result.output}")
 
-        chosen = output or Path("runs") / f"{Path(recipe).stem}-overfit"
-        ap = learn_by_heart(loaded, overfit, output=chosen, device=device)
-        typer.echo(f"AP {ap:.3f} on {overfit} training images")
-        return
 
-    from msdetr.api.train import train as run_training
+def _estimate(recipe: Recipe, device: str) -> None:
+    from msdetr.api.dry_run import dry_run
 
-    chosen = output or Path("runs") / Path(recipe).stem
-    result = run_training(
-        loaded,
-        output=chosen,
-        resume=resume,
-        resume_from=resume_from,
-        init_from=init_from,
-        device=device,
-    )
-    typer.echo(f"{result.output}")
+    typer.echo("\n".join(dry_run(recipe, device=device).lines()))
+
+
+def _overfit(recipe: Recipe, num_images: int, output: Path, device: str) -> None:
+    from msdetr.api.overfit import overfit
+
+    ap = overfit(recipe, num_images, output=output, device=device)
+    typer.echo(f"AP {ap:.3f} on {num_images} training images")
 
 
 def _refuse_together(options: Mapping[str, object]) -> None:

@@ -1,11 +1,14 @@
 """Exceptions that a user meets, each with the exit code of the command line.
 
-A message says where the problem is, what was expected, what was found and what to do.
+A message says where the problem is, what was expected, what was found and what to do. Parameters
+that a command shares with its workflow stand in backquotes under their names in Python, alone or
+with a value, in messages as in sources: ```output```, ```force=True```, ```recipe='ddetr_300q'```.
+The command line shows its options in their places (``MsdetrError.text``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -13,6 +16,15 @@ class MsdetrError(Exception):
     """Base of all errors that are reported without a traceback."""
 
     exit_code = 1
+
+    def text(self, rename: Callable[[str], str]) -> str:
+        """Return the message with other names of the parameters.
+
+        Args:
+            rename: Rewrites a piece of the message: the source, the place or the description of
+                a problem.
+        """
+        return rename(str(self))
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,11 @@ class InvalidInputError(MsdetrError):
         self.source = source
         self.problems = tuple(Problem("", p) if isinstance(p, str) else p for p in entries)
         super().__init__(_format(source, self.problems))
+
+    def text(self, rename: Callable[[str], str]) -> str:
+        """Return the message with other names of the parameters, laid out anew."""
+        renamed = [Problem(rename(p.where), rename(p.message)) for p in self.problems]
+        return _format(rename(self.source), renamed)
 
 
 class RecipeError(InvalidInputError):

@@ -120,7 +120,7 @@ def compare_candidates(
         InvalidInputError: Something cannot be used as asked, or the two are not comparable.
     """
     if bool(checkpoints) == bool(traces) or len(checkpoints) + len(traces) > 2:
-        raise UsageError("--ckpt", "give --ckpt or --trace, once or twice")
+        raise UsageError("`checkpoints`", "give `checkpoints` or `traces`, once or twice")
     check_output(output, FILES)
     loaded = [MatchTrace.load(path) for path in traces] or [
         trace_checkpoint(path, data=data, probe=probe or ProbeSet(), device=device)

@@ -9,7 +9,11 @@ import numpy as np
 from msdetr.api.datasets import TrainingData, check_names
 from msdetr.api.progress import counting, show_progress
 from msdetr.build import build_assigner, build_label_space, limit_split, locate_files
-from msdetr.data.annotation_checks import check_classes, check_crowding
+from msdetr.data.annotation_checks import (
+    check_classes,
+    check_crowding,
+    check_group_crowding,
+)
 from msdetr.data.coco_file import (
     drop_inconsistent_entries,
     find_inconsistent_ids,
@@ -55,6 +59,7 @@ def check_data(recipe: Recipe) -> DataReport:
         num_queries=recipe.model.num_queries,
         max_positives=most,
         findings=findings,
+        group_capacities=_group_capacities(recipe),
     )
 
 
@@ -73,6 +78,9 @@ def find_warnings(
     if split == "train":
         num_boxes = np.diff(index.first_target)
         found += check_crowding(index.image_ids, num_boxes, recipe.model.num_queries, max_positives)
+        found += check_group_crowding(
+            index.image_ids, num_boxes, hybrid=_hybrid_capacity(recipe), denoising=_budget(recipe)
+        )
         found += check_classes(index.count_by_class())
     return found
 
@@ -98,6 +106,32 @@ def _max_positives(recipe: Recipe) -> int | None:
         return None
     assigner = build_assigner(many, recipe.supervision.focal)
     return assigner.max_positives(recipe.model.num_queries)
+
+
+def _hybrid_capacity(recipe: Recipe) -> int | None:
+    """Boxes of an image of which the hybrid group can serve every copy."""
+    queries, rule = recipe.model.query_groups.hybrid, recipe.supervision.hybrid
+    return None if queries is None or rule is None else queries.queries // rule.copies
+
+
+def _budget(recipe: Recipe) -> int | None:
+    """Boxes of an image beyond which denoising queries exceed their budget."""
+    denoising = recipe.model.query_groups.denoising
+    if denoising is None or denoising.budget is None:
+        return None
+    bounded = denoising.max_targets is not None and denoising.max_targets <= denoising.budget
+    return None if bounded else denoising.budget
+
+
+def _group_capacities(recipe: Recipe) -> dict[str, int]:
+    """Boxes of an image that each kind of query group can take in full."""
+    groups = recipe.model.query_groups
+    capacities = {
+        "group": None if groups.group is None else recipe.model.num_queries,
+        "hybrid": _hybrid_capacity(recipe),
+        "denoising": _budget(recipe),
+    }
+    return {name: number for name, number in capacities.items() if number is not None}
 
 
 def _read(recipe: Recipe, split: str) -> tuple[CocoIndex | None, list[Finding]]:

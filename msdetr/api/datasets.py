@@ -11,7 +11,12 @@ from typing import Any
 import numpy as np
 
 from msdetr.api.progress import counting
-from msdetr.build import build_eval_transform, build_label_space, build_train_transform, read_split
+from msdetr.build import (
+    build_eval_dataset,
+    build_label_space,
+    build_train_dataset,
+    read_split,
+)
 from msdetr.data.coco_file import load_annotations
 from msdetr.data.coco_index import CocoIndex, CocoSplit, locate_split, read_coco
 from msdetr.data.dataset import DetectionDataset
@@ -97,20 +102,11 @@ def load_training_data(recipe: Recipe, *, overfit: int | None = None) -> Trainin
     with counting("generating shapes") as progress:
         train_index = read_split(recipe.data, "train", progress)
     label_space = build_label_space(recipe.data, train_index)
-    seed = recipe.train.seed
-    eval_transform = build_eval_transform(recipe.data)
     if overfit is not None:
-        few = DetectionDataset(train_index.limit(overfit), eval_transform, label_space, seed)
+        few = build_eval_dataset(recipe, train_index.limit(overfit), label_space)
         return TrainingData(few, EvaluationData(few), label_space, overfit)
-    transform = build_train_transform(recipe.data)
     return TrainingData(
-        train=DetectionDataset(
-            train_index,
-            transform,
-            label_space,
-            seed,
-            skip_unreadable=recipe.data.unreadable_images == "skip",
-        ),
+        train=build_train_dataset(recipe, train_index, label_space),
         val=_evaluation_data(read_split(recipe.data, "val"), recipe, label_space),
         label_space=label_space,
     )
@@ -156,7 +152,7 @@ def find_split(data: str) -> CocoSplit:
         return locate_split("val", root=root)
     if not images or not annotations:
         raise UsageError(
-            "--data",
+            "`data`",
             "expected a root in COCO's layout, or image folder and annotation file separated by "
             f"a comma, got {data!r}",
         )
@@ -165,8 +161,7 @@ def find_split(data: str) -> CocoSplit:
 
 def _evaluation_data(index: CocoIndex, recipe: Recipe, label_space: LabelSpace) -> EvaluationData:
     check_names(index, label_space)
-    transform = build_eval_transform(recipe.data)
-    return EvaluationData(DetectionDataset(index, transform, label_space, recipe.train.seed))
+    return EvaluationData(build_eval_dataset(recipe, index, label_space))
 
 
 def check_names(index: CocoIndex, label_space: LabelSpace) -> None:

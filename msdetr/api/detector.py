@@ -15,7 +15,7 @@ import torch
 
 from msdetr.api.checkpoints.loaded import LoadedCheckpoint, check_free
 from msdetr.api.checkpoints.official import export_official, open_checkpoint
-from msdetr.api.detection.dataset_detector import DetectionSettings, autocast, make_detections
+from msdetr.api.detection.dataset_detector import autocast, make_detections
 from msdetr.api.detection.image_detections import ImageDetections, split_detections
 from msdetr.api.detection.image_inputs import IMAGE_TYPES, ImageInput, to_sample
 from msdetr.api.export import (
@@ -24,7 +24,7 @@ from msdetr.api.export import (
     ExportSettings,
     export_loaded,
 )
-from msdetr.build import build_collator, build_eval_transform
+from msdetr.build import build_eval_transform
 from msdetr.data.labels import LabelSpace
 from msdetr.data.sample import Sample
 from msdetr.engine.checkpoint import save_checkpoint
@@ -53,17 +53,10 @@ class Detector:
     """
 
     def __init__(self, loaded: LoadedCheckpoint) -> None:
-        recipe = loaded.recipe
         self._loaded = loaded
-        self._collator = build_collator(recipe, loaded.model)
-        self._transform = build_eval_transform(recipe.data)
-        self._settings = DetectionSettings(
-            limit=recipe.evaluation.detections_per_image,
-            nms_threshold=recipe.evaluation.nms_threshold,
-            batch_size=recipe.evaluation.batch_size,
-            precision=recipe.train.precision,
-            category_id_of_label=loaded.label_space.category_id_by_label,
-        )
+        self._collator = loaded.collator
+        self._transform = build_eval_transform(loaded.recipe.data)
+        self._settings = loaded.detection_settings
 
     @classmethod
     def from_checkpoint(

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from msdetr.api.datasets import load_training_data
 from msdetr.api.training.session import TrainingSession
-from msdetr.data.batching import Batch, grow_to_cells
+from msdetr.build import build_accelerator, build_noise
+from msdetr.data.batching import Batch, count_cells, grow_to_cells
 from msdetr.data.coco_index import CocoIndex
 from msdetr.data.transforms import resized_hw
 from msdetr.engine.environment import MemoryGauge, available_memory_mib
-from msdetr.engine.processes import create_accelerator
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.task import MicroBatchPlace
 from msdetr.recipe import AugmentationRecipe, Recipe
@@ -81,7 +81,8 @@ def dry_run(recipe: Recipe, *, device: str = "auto") -> DryRunReport:
     """Build everything, run two small passes, and extrapolate to the largest padded batch.
 
     Nothing is written. Memory and time grow linearly with the number of pixels, apart from a
-    constant part; both are measured at 1/16 and 1/8 of the largest batch's pixels.
+    constant part, to which all query groups belong; both are measured at 1/16 and 1/8 of the
+    largest batch's pixels, or on larger images where the queries need more cells.
 
     Args:
         recipe: What to train and how.
@@ -91,7 +92,7 @@ def dry_run(recipe: Recipe, *, device: str = "auto") -> DryRunReport:
         InvalidInputError: Recipe or data cannot be used.
     """
     data = load_training_data(recipe)
-    accelerator = create_accelerator(device=device, precision=recipe.train.precision)
+    accelerator = build_accelerator(recipe.train, device=device)
     session = TrainingSession(recipe, data, accelerator, RunDirectory(Path()))
     model = accelerator.prepare(session.model)
     model.train()
@@ -99,9 +100,9 @@ def dry_run(recipe: Recipe, *, device: str = "auto") -> DryRunReport:
     largest = largest_batch_hw(
         data.train.index, recipe.data.augmentation, recipe.train.images_per_forward
     )
+    small, larger = _measured_sizes(recipe, session, largest)
     passes = [
-        _measure(session, model, _batch_like(recipe, session, largest, side))
-        for side in (_MEASURED_SIDES[0], *_MEASURED_SIDES)
+        _measure(session, model, _batch_of(recipe, session, hw)) for hw in (small, small, larger)
     ][1:]
     pixels = recipe.train.images_per_forward * largest[0] * largest[1]
     optimizer_mib = (
@@ -151,24 +152,49 @@ class _Pass:
     seconds: float
 
 
-def _batch_like(
-    recipe: Recipe, session: TrainingSession, largest: tuple[int, int], side: float
-) -> Batch:
+def _measured_sizes(
+    recipe: Recipe, session: TrainingSession, largest: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Sizes of the two passes, in pixels; both have the cells that all queries need."""
+    hybrid, strides = recipe.model.query_groups.hybrid, session.model.strides
+    num_queries = recipe.model.num_queries
+    needed = num_queries + (0 if hybrid is None else hybrid.queries)
+    # The hybrid group shrinks where there are too few cells, in the largest batch as well.
+    needed = min(needed, count_cells(grow_to_cells(largest, strides, num_queries), strides))
+    small, larger = (
+        grow_to_cells(_part_of(largest, side), strides, max(num_queries, needed))
+        for side in _MEASURED_SIDES
+    )
+    if larger[0] * larger[1] <= small[0] * small[1]:
+        larger = _part_of(small, _MEASURED_SIDES[1] / _MEASURED_SIDES[0])
+    return small, larger
+
+
+def _part_of(hw: tuple[int, int], side: float) -> tuple[int, int]:
+    return max(64, round(hw[0] * side)), max(64, round(hw[1] * side))
+
+
+def _batch_of(recipe: Recipe, session: TrainingSession, hw: tuple[int, int]) -> Batch:
     num_images = recipe.train.images_per_forward
-    wanted = (max(64, round(largest[0] * side)), max(64, round(largest[1] * side)))
-    height, width = grow_to_cells(wanted, session.model.strides, recipe.model.num_queries)
     generator = torch.Generator().manual_seed(0)
     index = session.data.train.index
+    noise = build_noise(recipe, session.data.label_space.labels)
     num_targets = max(1, round(index.num_targets / max(1, len(index))))
+    if noise is not None:
+        # Denoising queries are made of targets: as many as make most queries.
+        most = max(1, int(np.diff(index.first_target).max(initial=0)))
+        num_targets = max(range(1, most + 1), key=lambda count: (noise.count_slots(count), count))
     boxes = torch.rand(num_targets, 4, generator=generator) * 0.5 + 0.25
     labels = torch.zeros(num_targets, dtype=torch.int64)
+    targets = Targets.from_lists([boxes] * num_images, [labels] * num_images)
     return Batch(
         ImageBatch(
-            torch.randn(num_images, 3, height, width, generator=generator),
-            torch.zeros(num_images, height, width, dtype=torch.bool),
+            torch.randn(num_images, 3, *hw, generator=generator),
+            torch.zeros(num_images, *hw, dtype=torch.bool),
         ),
-        Targets.from_lists([boxes] * num_images, [labels] * num_images),
-        torch.tensor([[height, width]] * num_images),
+        targets,
+        torch.tensor([hw] * num_images),
+        noised=None if noise is None else noise(targets, [0] * num_images),
     )
 
 

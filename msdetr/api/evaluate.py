@@ -11,17 +11,11 @@ from rich.table import Table
 from msdetr.api.checkpoints.loaded import LoadedCheckpoint
 from msdetr.api.checkpoints.official import open_checkpoint
 from msdetr.api.datasets import EvaluationData, load_evaluation_data
-from msdetr.api.detection.dataset_detector import (
-    DatasetDetector,
-    DetectionSettings,
-    Results,
-    merge_shares,
-)
+from msdetr.api.detection.dataset_detector import DatasetDetector, Results, merge_shares
 from msdetr.api.evaluate_predictions import evaluate_predictions, refuse_without_checkpoint
 from msdetr.api.evaluation_report import FILES, Analyses, EvaluationReport
 from msdetr.api.output import check_output
-from msdetr.build import build_collator
-from msdetr.data.loading import BatchLoader
+from msdetr.build import build_loader
 from msdetr.engine.environment import collect_environment
 from msdetr.engine.processes import Processes, create_accelerator
 from msdetr.errors import UsageError
@@ -67,7 +61,7 @@ def evaluate(
         InvalidInputError: Checkpoint, data, results or output cannot be used as asked.
     """
     if per_layer and from_predictions is not None:
-        raise UsageError("--per-layer", "needs the model; it cannot go with --from-predictions")
+        raise UsageError("`per_layer`", "needs the model; it cannot go with `from_predictions`")
     analyses = Analyses(nms_sweep=nms_sweep, errors=errors)
     if checkpoint is None:
         needs_model = {"recipe": recipe, "overrides": overrides}
@@ -114,19 +108,12 @@ def _detect(
 ) -> list[Results] | None:
     accelerator = create_accelerator(device=device)
     processes = Processes(accelerator)
-    evaluation, recipe = loaded.recipe.evaluation, loaded.recipe
-    loader = BatchLoader(
-        images.dataset, build_collator(recipe, loaded.model), num_workers=recipe.data.num_workers
-    )
-    settings = DetectionSettings(
-        limit=evaluation.detections_per_image,
-        nms_threshold=evaluation.nms_threshold,
-        batch_size=evaluation.batch_size,
-        precision=recipe.train.precision,
-        category_id_of_label=loaded.label_space.category_id_by_label,
-    )
     detector = DatasetDetector(
-        images.dataset, loader, settings, rank=processes.rank, num_processes=processes.num_processes
+        images.dataset,
+        build_loader(loaded.recipe.data, images.dataset, loaded.collator),
+        loaded.detection_settings,
+        rank=processes.rank,
+        num_processes=processes.num_processes,
     )
     model = loaded.model.to(accelerator.device)
     shares = processes.gather(detector.detect(model, every_layer=per_layer))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,6 @@ from msdetr.api.exporting.verification_images import (
     score,
     verification_batches,
 )
-from msdetr.build import build_collator
 from msdetr.data.batching import count_cells
 from msdetr.errors import UsageError, VerificationError
 from msdetr.export import ExportSettings, VerificationReport, build_program, verify
@@ -33,7 +31,7 @@ from msdetr.export.formats import SUFFIXES, file_format, missing_packages
 from msdetr.export.tracing import trace
 from msdetr.files import replace_text, replacing_file
 
-__all__ = ["ExportReport", "ExportSettings", "export_checkpoint", "export_loaded", "parse_size"]
+__all__ = ["ExportReport", "ExportSettings", "export_checkpoint", "export_loaded"]
 
 REPORT_FILE = "export_report.json"
 DEFAULT_VERIFIED = 8
@@ -162,7 +160,7 @@ def export_loaded(
     """Export a model in memory, on the CPU; otherwise as :func:`export_checkpoint`."""
     _check_request(output, settings, detections, verified_images=verified_images, force=force)
     _check_static_size(loaded, settings)
-    limit = detections or loaded.recipe.evaluation.detections_per_image
+    limit = detections or loaded.detection_settings.limit
     images = load_verification_data(loaded, settings, data) if verified_images else None
     Console(stderr=True).print(f"tracing the model for {output.name}", highlight=False)
     with _writing(output), replacing_file(output) as aside:
@@ -194,20 +192,6 @@ def export_loaded(
     return report
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Read a height and a width in pixels from ``HxW``.
-
-    Raises:
-        UsageError: The text is none.
-    """
-    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
-    if match is None:
-        raise UsageError(
-            "--static", f"expected height x width in pixels, as in 640x640, got {text!r}"
-        )
-    return int(match[1]), int(match[2])
-
-
 def _check_request(
     output: Path,
     settings: ExportSettings,
@@ -217,19 +201,19 @@ def _check_request(
     force: bool,
 ) -> None:
     if settings.raw and detections is not None:
-        raise UsageError("--detections", "cannot go with --raw, which yields all queries")
+        raise UsageError("`detections`", "cannot go with `raw=True`, which yields all queries")
     if detections is not None and detections < 1:
-        raise UsageError("--detections", f"must be at least 1, got {detections}")
+        raise UsageError("`detections`", f"must be at least 1, got {detections}")
     if settings.batch != 1 and settings.static_hw is None:
-        raise UsageError("--batch", "needs --static; other files take any batch size")
+        raise UsageError("`batch`", "needs `static_hw`; other files take any batch size")
     if settings.batch < 1:
-        raise UsageError("--batch", f"must be at least 1, got {settings.batch}")
+        raise UsageError("`batch`", f"must be at least 1, got {settings.batch}")
     if verified_images < 0:
-        raise UsageError("--verify", f"must be at least 0, got {verified_images}")
+        raise UsageError("`verified_images`", f"must be at least 0, got {verified_images}")
     missing = missing_packages(settings.format)
     if missing:
         raise UsageError(
-            f"--format {settings.format}",
+            f"`format={settings.format!r}`",
             f"needs {' and '.join(missing)}: pip install 'msdetr[export]'",
         )
     _check_output(output, settings, force=force)
@@ -239,7 +223,7 @@ def _check_output(output: Path, settings: ExportSettings, *, force: bool) -> Non
     suffix = SUFFIXES[settings.format]
     if output.suffix != suffix:
         raise UsageError(
-            str(output), f"expected a name ending in {suffix} for --format {settings.format}"
+            str(output), f"expected a name ending in {suffix} for `format={settings.format!r}`"
         )
     folder = next(parent for parent in output.parents if parent.exists())
     if not folder.is_dir():
@@ -255,18 +239,17 @@ def _check_output(output: Path, settings: ExportSettings, *, force: bool) -> Non
         if path.is_dir():
             raise UsageError(str(path), "is a directory")
         if path.exists() and not force:
-            raise UsageError(str(path), "exists; add --force, or write to another folder")
+            raise UsageError(str(path), "exists; add `force=True`, or write to another folder")
 
 
 def _check_static_size(loaded: LoadedCheckpoint, settings: ExportSettings) -> None:
     if settings.static_hw is None:
         return
-    collator = build_collator(loaded.recipe, loaded.model)
+    collator = loaded.collator
     cells = count_cells(settings.static_hw, collator.strides)
     if cells < collator.min_cells:
-        height, width = settings.static_hw
         raise UsageError(
-            f"--static {height}x{width}",
+            f"`static_hw={settings.static_hw}`",
             f"has {cells} cells, but the model chooses {collator.min_cells} queries among them; "
             f"the smallest square is {_smallest_square(collator.strides, collator.min_cells)}",
         )
@@ -307,7 +290,7 @@ def _write(loaded: LoadedCheckpoint, path: Path, settings: ExportSettings, limit
 
 
 def _example_hw(loaded: LoadedCheckpoint) -> tuple[int, int]:
-    collator = build_collator(loaded.recipe, loaded.model)
+    collator = loaded.collator
     side = _SMALLEST_EXAMPLE_PX
     while count_cells((side, side + 32), collator.strides) < 2 * collator.min_cells:
         side += 32
@@ -337,12 +320,13 @@ def _notices(
     images: VerificationData | None, verification: VerificationReport | None, asked: int
 ) -> Iterator[str]:
     if images is None or verification is None:
-        yield "not verified; --verify N compares the file with the model on N images"
+        yield "not verified; `verified_images=N` compares the file with the model on N images"
         return
     if images.notice is not None:
         yield images.notice
     if verification.is_weak:
         yield (
             f"the verification is weak: {verification.free.first} detections above 0.3 on "
-            f"{verification.num_images} images, expected at least 50; try --verify {4 * asked}"
+            f"{verification.num_images} images, expected at least 50; "
+            f"try `verified_images={4 * asked}`"
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rich.console import Group
 from rich.table import Table
 
 from msdetr.api.checkpoints.official import open_checkpoint
@@ -15,16 +16,18 @@ from msdetr.api.progress import counting, show_progress
 from msdetr.api.traces.make_trace import ProbeSet, origin_of, trace_checkpoint, trace_untrained
 from msdetr.errors import TraceError, UsageError
 from msdetr.inspection.assignment_table import AssignmentTable, assignment_rows, own_columns
+from msdetr.inspection.group_summary import GroupTable
+from msdetr.inspection.noise_pictures import save_noise_picture
 from msdetr.inspection.pictures import ImagePictures
 from msdetr.inspection.rematch import rematch
 from msdetr.inspection.report import write_report
 from msdetr.inspection.summary import MatchingSummary, SummaryBuilder
-from msdetr.inspection.summary_table import summary_table
+from msdetr.inspection.summary_table import group_table, summary_table
 from msdetr.inspection.trace import MatchTrace
 from msdetr.recipe import recipe_to_dict
 
 TRACE_DIR, TABLE_FILE, SUMMARY_FILE = "trace", "assignments.csv", "summary.json"
-PICTURES_DIR, REPORT_FILE = "pictures", "matching.html"
+GROUPS_FILE, PICTURES_DIR, REPORT_FILE = "groups.csv", "pictures", "matching.html"
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,12 @@ class InspectionOptions:
     """What is shown of a trace.
 
     Attributes:
-        layers: "all", or decoder layers such as "0,5".
+        layers: Decoder layers, counted from 0; None for all.
         top: Rows of ``assignments.csv`` per image, layer and target, beside the assigned ones.
         num_pictures: Images to draw, the first ones with targets.
     """
 
-    layers: str = "all"
+    layers: tuple[int, ...] | None = None
     top: int = 20
     num_pictures: int = 20
 
@@ -81,9 +84,11 @@ class InspectionReport:
     summary: MatchingSummary
     files: tuple[Path, ...]
 
-    def table(self) -> Table:
-        """The statistics for the terminal."""
-        return summary_table(self.summary)
+    def table(self) -> Table | Group:
+        """Return the statistics for the terminal."""
+        groups = group_table(self.summary)
+        table = summary_table(self.summary)
+        return table if groups is None else Group(table, groups)
 
 
 def inspect_matching(
@@ -94,17 +99,17 @@ def inspect_matching(
     Args:
         source: Where the trace comes from.
         output: Directory for the trace (unless it was stored before), ``assignments.csv``,
-            ``summary.json``, ``pictures`` and ``matching.html``.
+            ``summary.json``, ``pictures`` and ``matching.html``; ``groups.csv`` where training
+            has query groups beside the primary one.
         options: What is shown.
 
     Raises:
         InvalidInputError: Something given cannot be used as asked; nothing is written.
     """
-    names = (TABLE_FILE, SUMMARY_FILE, PICTURES_DIR, REPORT_FILE)
+    names = (TABLE_FILE, GROUPS_FILE, SUMMARY_FILE, PICTURES_DIR, REPORT_FILE)
     check_output(output, names if source.trace else (TRACE_DIR, *names))
-    asked = _parse_layers(options.layers)
     trace = obtain_trace(source)
-    layers = _choose_layers(asked, trace.info.num_layers)
+    layers = _choose_layers(options.layers, trace.info.num_layers)
     files = [output / name for name in names]
     with writing(output):
         if source.trace is None:
@@ -153,21 +158,19 @@ def obtain_trace(source: TraceSource) -> MatchTrace:
 
 
 def _check_source(source: TraceSource) -> None:
-    given = {
-        "--ckpt": source.checkpoint is not None,
-        "--trace": source.trace is not None,
-        "--from-scratch": source.from_scratch is not None,
-    }
-    if not any(given.values()):
-        raise UsageError("inspect-matching", "needs one of --ckpt, --trace and --from-scratch")
-    if given["--from-scratch"] and (given["--ckpt"] or given["--trace"]):
-        raise UsageError("--from-scratch", "cannot go with --ckpt or --trace")
-    if given["--trace"] and (source.overrides or source.data is not None):
-        option = "--set" if source.overrides else "--data"
+    stored = source.checkpoint is not None or source.trace is not None
+    if not stored and source.from_scratch is None:
+        raise UsageError(
+            "inspect-matching", "needs one of `checkpoint`, `trace` and `from_scratch`"
+        )
+    if stored and source.from_scratch is not None:
+        raise UsageError("`from_scratch`", "cannot go with `checkpoint` or `trace`")
+    if source.trace is not None and (source.overrides or source.data is not None):
+        option = "`overrides`" if source.overrides else "`data`"
         raise UsageError(
             option,
-            "cannot change a stored trace; make a new one with --ckpt, or try other settings of "
-            "the assignment with sweep-matching",
+            "cannot change a stored trace; make a new one with `checkpoint`, or try other "
+            "settings of the assignment with sweep-matching",
         )
 
 
@@ -217,25 +220,26 @@ def _write_tables(
             if image.image_id in drawn:
                 pictures = ImagePictures(image, matching, trace.info, layers)
                 pictures.save(output / PICTURES_DIR)
+                save_noise_picture(image, trace.info, output / PICTURES_DIR)
+    _write_groups(trace, output)
     return builder.build()
 
 
-def _parse_layers(text: str) -> list[int] | None:
-    """The layers asked for, None for all."""
-    if text == "all":
-        return None
-    try:
-        return sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        raise UsageError("--layers", f"expected all, or numbers as in 0,5; got {text!r}") from None
+def _write_groups(trace: MatchTrace, output: Path) -> None:
+    if not any(image.groups.groups for image in trace.images):
+        return
+    with (output / GROUPS_FILE).open("w", newline="", encoding="utf-8") as file:
+        table = GroupTable(file)
+        for image in trace.images:
+            table.write(image.image_id, image.groups)
 
 
-def _choose_layers(asked: list[int] | None, num_layers: int) -> list[int]:
+def _choose_layers(asked: tuple[int, ...] | None, num_layers: int) -> list[int]:
     if asked is None:
         return list(range(num_layers))
-    unknown = [str(layer) for layer in asked if not 0 <= layer < num_layers]
+    unknown = [str(layer) for layer in sorted(set(asked)) if not 0 <= layer < num_layers]
     if unknown:
         raise UsageError(
-            "--layers", f"the model has layers 0 to {num_layers - 1}, but not {', '.join(unknown)}"
+            "`layers`", f"the model has layers 0 to {num_layers - 1}, but not {', '.join(unknown)}"
         )
-    return asked
+    return sorted(set(asked))

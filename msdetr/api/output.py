@@ -15,17 +15,17 @@ def check_output(output: Path, names: Sequence[str], *, force: bool | None = Non
     Args:
         output: Directory to write to; need not exist.
         names: Files that will be written there.
-        force: Whether files may be replaced; None where a command has no ``--force``.
+        force: Whether files may be replaced; None where there is no such choice.
 
     Raises:
         UsageError: It is a file, or holds one of the files.
     """
     if output.exists() and not output.is_dir():
-        raise UsageError(str(output), "is a file; --output needs a directory")
+        raise UsageError(str(output), "is a file; `output` needs a directory")
     present = [name for name in names if (output / name).exists()]
     if present and not force:
-        way_out = "" if force is None else ", or --force"
-        raise UsageError(str(output), f"holds {present[0]} already; give another --output{way_out}")
+        way_out = "" if force is None else ", or `force=True`"
+        raise UsageError(str(output), f"holds {present[0]} already; give another `output`{way_out}")
 
 
 @contextmanager

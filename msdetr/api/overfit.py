@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,9 @@ from torch import Tensor
 from msdetr.api.datasets import load_training_data
 from msdetr.api.training.session import TrainingSession
 from msdetr.boxes import cxcywh_to_xyxy, iou_and_giou
+from msdetr.build import build_accelerator, build_repeating_plan
 from msdetr.data.batching import Batch
-from msdetr.data.sampling import EpochPlan
 from msdetr.engine.environment import collect_environment
-from msdetr.engine.processes import create_accelerator
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.errors import DataError, InterruptedRunError, MsdetrError
 from msdetr.model import DetectionModel
@@ -80,12 +78,11 @@ def overfit(recipe: Recipe, num_images: int, *, output: Path, device: str = "aut
     if data.train.index.num_targets == 0:
         raise DataError(
             str(data.train.index.annotations_file),
-            f"the first {num_images} images have no targets; give a larger --overfit",
+            f"the first {num_images} images have no targets; give a larger `overfit`",
         )
-    accelerator = create_accelerator(device=device, precision=recipe.train.precision)
-    session = TrainingSession(
-        recipe, data, accelerator, directory, plan=_repeating_plan(recipe, len(data.train))
-    )
+    accelerator = build_accelerator(recipe.train, device=device)
+    plan = build_repeating_plan(recipe.train, len(data.train), OVERFIT_STEPS)
+    session = TrainingSession(recipe, data, accelerator, directory, plan=plan)
     session.load_pretrained()
     trainer = session.trainer()
     accelerator.wait_for_everyone()
@@ -96,7 +93,7 @@ def overfit(recipe: Recipe, num_images: int, *, output: Path, device: str = "aut
         state = trainer.fit()
     except InterruptedRunError as error:
         number = error.exit_code - 128
-        message = "stopped; what --overfit began is not resumed, give another --output"
+        message = "stopped; what `overfit` began is not resumed, give another `output`"
         raise InterruptedRunError(number, message) from error
     ap = state.best_score or 0.0
     if ap <= OVERFIT_AP:
@@ -106,18 +103,6 @@ def overfit(recipe: Recipe, num_images: int, *, output: Path, device: str = "aut
             f"what fails first is {failing}"
         )
     return ap
-
-
-def _repeating_plan(recipe: Recipe, num_images: int) -> EpochPlan:
-    train = recipe.train
-    images = OVERFIT_STEPS * train.batch_size
-    return EpochPlan(
-        num_images,
-        train.batch_size,
-        train.images_per_forward,
-        train.seed,
-        repeats=math.ceil(images / (num_images * train.epochs)),
-    )
 
 
 @torch.inference_mode()

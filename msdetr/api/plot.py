@@ -64,7 +64,7 @@ def plot_runs(runs: Sequence[Path], *, output: Path | None = None, layer: int = 
         InvalidInputError: A log is missing or malformed, or an argument is invalid.
     """
     if output is None and (len(runs) > 1 or not runs[0].is_dir()):
-        raise UsageError("--output", "is needed unless one run directory is given")
+        raise UsageError("`output`", "is needed unless one run directory is given")
     plotted = read_runs(runs)
     figures = draw_training_curves(plotted, layer)
     if output is not None:

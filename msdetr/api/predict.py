@@ -166,7 +166,7 @@ def _check_output(output: Path, *, force: bool) -> None:
         (output / DRAWINGS, Path.is_dir),
     ):
         if path.exists() and not is_usable(path):
-            raise UsageError(str(path), "is no result of a prediction; give another --output")
+            raise UsageError(str(path), "is no result of a prediction; give another `output`")
 
 
 def _remove_drawings(output: Path) -> None:

@@ -15,8 +15,8 @@ from msdetr.api.checkpoints.assigner_file import check_same_assigner
 from msdetr.api.datasets import load_training_data
 from msdetr.api.training.resume import check_same_annotations
 from msdetr.api.training.session import TrainingSession
+from msdetr.build import build_epoch_plan
 from msdetr.data.batching import Batch
-from msdetr.data.sampling import EpochPlan
 from msdetr.engine.checkpoint import INFO_FILE, find_checkpoint, read_info, read_weights
 from msdetr.engine.non_finite import NonFinite, NonFiniteWatch, find_bad_weights, find_in_norm
 from msdetr.engine.processes import create_accelerator
@@ -189,13 +189,8 @@ def _open_session(checkpoint: Path, info: dict[str, Any]) -> TrainingSession:
     recipe = _simplify(recipe_from_dict(info.get("recipe") or {}, source))
     data = load_training_data(recipe, overfit=_count(info, "overfit", source))
     check_same_annotations(checkpoint, data)
-    plan = EpochPlan(
-        len(data.train),
-        recipe.train.batch_size,
-        recipe.train.images_per_forward,
-        recipe.train.seed,
-        repeats=_count(info, "repeats", source) or 1,
-    )
+    repeats = _count(info, "repeats", source) or 1
+    plan = build_epoch_plan(recipe.train, len(data.train), repeats=repeats)
     directory = RunDirectory(checkpoint.parent)
     accelerator = create_accelerator(device="cpu")
     session = TrainingSession(recipe, data, accelerator, directory, plan=plan)

@@ -90,7 +90,8 @@ def find_traces(run: Path) -> list[tuple[int, Path]]:
     if not found:
         raise UsageError(
             str(run),
-            f"has no {TRACES}/epoch_NNN; train with --set inspection.trace_every_epoch=true",
+            f"has no {TRACES}/epoch_NNN; train with "
+            "`overrides=['inspection.trace_every_epoch=true']`",
         )
     return found
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeVar
 
 from rich.table import Table
 
@@ -20,25 +21,43 @@ from msdetr.inspection.sweep.tables import ALL_LAYERS, Row, sweep_rows, write_sw
 from msdetr.inspection.trace import MatchTrace
 
 CSV_FILE = "sweep.csv"
-_MOST_VALUES = 10_000
-_MOST_SETTINGS = 20_000
+_MAX_K = 10**6
+_MAX_SETTINGS = 20_000
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """Settings to try, each as text: a list "1,2,4" or a range "0.2:0.6:0.05", both ends included.
+    """Settings to try, in all combinations; None stands for the trace's own.
 
     Attributes:
-        k: Most queries per target; None for the trace's own.
-        threshold: Lowest score of a positive; None for the trace's own.
-        alpha: IoU weight of the score; None for the trace's own.
-        cap: Share of the queries that may be positive, or "none"; None for the trace's own.
+        ks: Largest numbers of queries per target.
+        thresholds: Lowest scores of a positive, in 0..1.
+        iou_weights: Weights of the IoU in the score, in 0..1; the class weighs 1 less it.
+        max_positive_fraction: Share of the queries that may be positive, above 0 and up to 1;
+            None for all of them, "own" for the trace's own.
+
+    Raises:
+        UsageError: A number is out of range.
     """
 
-    k: str | None = None
-    threshold: str | None = None
-    alpha: str | None = None
-    cap: str | None = None
+    ks: tuple[int, ...] | None = None
+    thresholds: tuple[float, ...] | None = None
+    iou_weights: tuple[float, ...] | None = None
+    max_positive_fraction: float | Literal["own"] | None = "own"
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _check_range("`ks`", self.ks, low=1, high=_MAX_K)
+        _check_range("`thresholds`", self.thresholds)
+        _check_range("`iou_weights`", self.iou_weights)
+        cap = self.max_positive_fraction
+        if isinstance(cap, float | int) and not 0 < cap <= 1:
+            raise UsageError(
+                "`max_positive_fraction`",
+                f"expected one number above 0 and up to 1, or none, got {cap:g}",
+            )
 
 
 @dataclass(frozen=True)
@@ -80,7 +99,7 @@ _SETTING = ("k", "threshold", "iou_weight")
 _COLUMNS = {
     "k": ("k", False),
     "threshold": ("thr.", False),
-    "iou_weight": ("alpha", False),
+    "iou_weight": ("IoU w", False),
     "positives_per_target": ("pos.", False),
     "share_without_positives": ("none", True),
     "mean_iou": ("IoU", False),
@@ -107,9 +126,9 @@ def sweep_matching(trace: Path, options: SweepOptions, *, output: Path) -> Sweep
     own = loaded.info.one_to_many
     if isinstance(own, StoredScheme):
         raise UsageError(
-            str(trace), f"its assigner is {own.type}, which has no settings to sweep (ms_detr has)"
+            str(trace), f"its assigner is {own.name}, which has no settings to sweep (ms_detr has)"
         )
-    grid = parse_grid(options, own)
+    grid = complete_grid(options, own)
     rows = list(sweep_rows(sweep(loaded, grid)))
     with writing(output):
         write_sweep_csv(output / CSV_FILE, rows)
@@ -120,72 +139,40 @@ def sweep_matching(trace: Path, options: SweepOptions, *, output: Path) -> Sweep
     return SweepReport(tuple(rows), own, tuple(files))
 
 
-def parse_grid(options: SweepOptions, own: OneToManyAssigner) -> SweepGrid:
-    """Read the settings to try.
+def complete_grid(options: SweepOptions, own: OneToManyAssigner) -> SweepGrid:
+    """Take what is not given from the trace's own setting.
 
     Args:
-        options: As texts.
-        own: Setting of the trace, for what is not given.
+        options: What is given.
+        own: Setting of the trace.
 
     Raises:
-        UsageError: A text is not a list or range of valid numbers, or they are too many.
+        UsageError: The combinations are too many.
     """
-    ks = _numbers("--k", options.k, own.k, low=1, high=10**6)
-    if any(k != int(k) for k in ks):
-        raise UsageError("--k", f"expected whole numbers, got {options.k!r}")
-    cap = own.max_positive_fraction
-    if options.cap is not None:
-        cap = None if options.cap.lower() == "none" else _cap(options.cap)
+    cap = options.max_positive_fraction
     grid = SweepGrid(
-        ks=tuple(int(k) for k in ks),
-        thresholds=_numbers("--threshold", options.threshold, own.threshold),
-        iou_weights=_numbers("--alpha", options.alpha, own.iou_weight),
-        max_positive_fraction=cap,
+        ks=_values(options.ks, own.k),
+        thresholds=_values(options.thresholds, own.threshold),
+        iou_weights=_values(options.iou_weights, own.iou_weight),
+        max_positive_fraction=own.max_positive_fraction if cap == "own" else cap,
     )
     count = len(grid.ks) * len(grid.thresholds) * len(grid.iou_weights)
-    if count > _MOST_SETTINGS:
-        raise UsageError("--k", f"{count} settings in all; at most {_MOST_SETTINGS} can be swept")
+    if count > _MAX_SETTINGS:
+        raise UsageError("`ks`", f"{count} settings in all; at most {_MAX_SETTINGS} can be swept")
     return grid
 
 
-def _cap(text: str) -> float:
-    numbers = _numbers("--cap", text, 1.0)
-    if len(numbers) != 1 or numbers[0] == 0:
-        raise UsageError("--cap", f"expected one number above 0 and up to 1, or none, got {text!r}")
-    return numbers[0]
+def _values(given: tuple[Number, ...] | None, own: Number) -> tuple[Number, ...]:
+    return (own,) if given is None else tuple(dict.fromkeys(given))
 
 
-def _numbers(
-    option: str, text: str | None, default: float, *, low: float = 0.0, high: float = 1.0
-) -> tuple[float, ...]:
-    if text is None:
-        return (default,)
-    try:
-        values = [number for part in text.split(",") for number in _expand(part)]
-    except ValueError as error:
-        raise UsageError(
-            option, f"expected a list like 1,2,4 or a range start:end:step, got {text!r}"
-        ) from error
-    outside = [value for value in values if not low <= value <= high]
+def _check_range(
+    parameter: str, given: Sequence[float] | None, *, low: float = 0.0, high: float = 1.0
+) -> None:
+    outside = [value for value in given or () if not low <= value <= high]
     if outside:
-        most = "" if high > 1 else f" to {high:g}"
-        raise UsageError(option, f"expected numbers from {low:g}{most}, got {outside[0]:g}")
-    return tuple(dict.fromkeys(values))
-
-
-def _expand(part: str) -> Sequence[float]:
-    """Numbers of "a" or "a:b:step"."""
-    numbers = [float(piece) for piece in part.split(":")]
-    if not all(map(math.isfinite, numbers)) or len(numbers) == 2 or len(numbers) > 3:
-        raise ValueError(part)
-    if len(numbers) == 1:
-        return numbers
-    start, end, step = numbers
-    count = (end - start) / step if step > 0 else -1.0
-    if count < 0 or count > _MOST_VALUES:
-        raise ValueError(part)
-    # Decimal steps add up with rounding errors; settings are compared with others' decimals.
-    return [round(start + i * step, 12) for i in range(math.floor(count + 1e-9) + 1)]
+        limit = "" if high > 1 else f" to {high:g}"
+        raise UsageError(parameter, f"expected numbers from {low:g}{limit}, got {outside[0]:g}")
 
 
 def _text(value: str | float | None, *, share: bool) -> str:

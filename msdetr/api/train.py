@@ -12,9 +12,9 @@ from msdetr.api.datasets import load_training_data
 from msdetr.api.training.resume import check_same_annotations, find_start
 from msdetr.api.training.run_report import report_run
 from msdetr.api.training.session import TrainingSession
+from msdetr.build import build_accelerator
 from msdetr.engine.checkpoint import read_info
 from msdetr.engine.environment import collect_environment
-from msdetr.engine.processes import create_accelerator
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.run_state import RunState
 from msdetr.errors import UsageError
@@ -62,12 +62,10 @@ def train(
         InterruptedRunError: A signal stopped the run after its state was saved.
     """
     if init_from is not None and (resume or resume_from is not None):
-        raise UsageError("--init-from", "starts a new run; it cannot be combined with resuming")
+        raise UsageError("`init_from`", "starts a new run; it cannot be combined with resuming")
     directory = RunDirectory(output)
     start = find_start(directory, recipe, resume=resume, resume_from=resume_from)
-    accelerator = create_accelerator(
-        device=device, precision=recipe.train.precision, tracking_dir=output
-    )
+    accelerator = build_accelerator(recipe.train, device=device, tracking_dir=output)
     if accelerator.is_main_process:
         directory.check_writable()
     # The embedded data set is generated once, not by every process.

@@ -47,7 +47,8 @@ class FileAssigner:
         """Return the settings in one line; the name of the class by default."""
         if not hasattr(self.own, "describe"):
             return type(self.own).__name__
-        return str(self._call("describe", self.own.describe))
+        # One line, whatever the class returns.
+        return " ".join(str(self._call("describe", self.own.describe)).split())
 
     def max_positives(self, num_queries: int) -> int | None:
         """Return the most positive queries of an image; None by default."""
@@ -68,7 +69,7 @@ class FileAssigner:
         rows = self._call("assign", lambda: self.own.assign(predictions, targets, u))
         if not isinstance(rows, Assignment):
             raise self._error("assign", f"must return an Assignment, got {type(rows).__name__}")
-        self._check_rows(rows, predictions, targets)
+        self._call("assign", lambda: self._check_rows(rows, predictions, targets))
         return rows
 
     @torch.no_grad()
@@ -94,7 +95,7 @@ class FileAssigner:
         if not isinstance(explained, Explanation):
             found = type(explained).__name__
             raise self._error("explain", f"must return an Explanation, got {found}")
-        self._check_explanation(explained, paired)
+        self._call("explain", lambda: self._check_explanation(explained, paired))
         return explained
 
     def _check_rows(self, rows: Assignment, predictions: Predictions, targets: Targets) -> None:
@@ -155,6 +156,19 @@ class FileAssigner:
             raise self._error("explain", "must give pairs the reason 0, and no other query")
         if int(explained.reason.max()) > len(explained.reasons):
             raise self._error("explain", f"has no reason {int(explained.reason.max())}")
+        self._check_texts(explained)
+
+    def _check_texts(self, explained: Explanation) -> None:
+        of_target = dict.fromkeys(explained.target_columns, 0)
+        columns = {**dict.fromkeys(explained.query_columns, 0), **of_target}
+        texts = [(explained.target_note, of_target)]
+        texts += [(text, columns) for r in explained.reasons for text in (r.code, r.words)]
+        for text, known in texts:
+            try:
+                text.format_map(known)
+            except (KeyError, ValueError, IndexError) as error:
+                message = f"has a text that names no column: {text!r}"
+                raise self._error("explain", message) from error
 
     def _call(self, method: str, function: Callable[[], _T]) -> _T:
         try:
@@ -222,7 +236,7 @@ def _execute(file: Path, content: bytes) -> ModuleType:
     except SyntaxError as error:
         where = "" if error.lineno is None else f" in line {error.lineno}"
         raise AssignerError(str(file), f"is no valid Python{where}: {error.msg}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise AssignerError(str(file), f"cannot be imported: {_words(error)}") from error
     return module
 
@@ -254,7 +268,7 @@ def _expected(detail: Mapping[str, Any]) -> str:
     return f"{detail['msg']}{given}"
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     """Kind and first line of an error, and the line of the user's file that it comes from."""
     text = str(error).strip().splitlines()
     line = _last_line(error)
@@ -262,7 +276,7 @@ def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {text[0] if text else 'without a message'}{where}"
 
 
-def _last_line(error: Exception) -> int | None:
+def _last_line(error: BaseException) -> int | None:
     line, trace = None, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_globals.get("__name__", "").startswith("_own_assigner_"):

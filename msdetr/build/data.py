@@ -1,23 +1,25 @@
-"""Recipe -> data: annotations, classes, transforms and batches."""
+"""Recipe -> data: annotations, classes, data sets, batches, and what becomes of detections."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+from torch.utils.data import Dataset
 
 from msdetr.data import shapes
 from msdetr.data.batching import Collator
 from msdetr.data.coco_index import CocoIndex, CocoSplit, locate_split, read_coco
+from msdetr.data.dataset import DetectionDataset
 from msdetr.data.denoising import DenoisingNoise
 from msdetr.data.labels import LabelSpace
+from msdetr.data.loading import BatchLoader
+from msdetr.data.sample import Sample
 from msdetr.data.transforms import EvalTransform, TrainTransform
-from msdetr.model import (
-    DetectionModel,
-)
-from msdetr.recipe import (
-    DataRecipe,
-    Recipe,
-)
+from msdetr.evaluation.settings import DetectionSettings
+from msdetr.model import DetectionModel
+from msdetr.recipe import DataRecipe, Recipe
 
 
 def read_split(
@@ -112,17 +114,82 @@ def build_train_collator(
     recipe: Recipe, model: DetectionModel, label_space: LabelSpace
 ) -> Collator:
     """Make the collator of training, which also noises targets for denoising queries."""
-    collator, denoising = build_collator(recipe, model), recipe.model.query_groups.denoising
+    return replace(build_collator(recipe, model), noise=build_noise(recipe, label_space.labels))
+
+
+def build_noise(recipe: Recipe, labels: Sequence[int]) -> DenoisingNoise | None:
+    """Make what noises targets for denoising queries; None where there are none.
+
+    Args:
+        recipe: Kind and extent of the noise, and the seed.
+        labels: Label indices that classes of the data have.
+    """
+    denoising = recipe.model.query_groups.denoising
     if denoising is None:
-        return collator
-    noise = DenoisingNoise(
+        return None
+    return DenoisingNoise(
         contrastive=denoising.contrastive,
         budget=denoising.budget,
         groups=denoising.groups,
         label_redraw=denoising.label_redraw,
         box_noise=denoising.box_noise,
         max_targets=denoising.max_targets,
-        labels=label_space.labels,
+        labels=tuple(labels),
         seed=recipe.train.seed,
     )
-    return replace(collator, noise=noise)
+
+
+def build_train_dataset(
+    recipe: Recipe, index: CocoIndex, label_space: LabelSpace
+) -> DetectionDataset:
+    """Make the images of an index a data set with augmentation."""
+    return DetectionDataset(
+        index,
+        build_train_transform(recipe.data),
+        label_space,
+        recipe.train.seed,
+        skip_unreadable=recipe.data.unreadable_images == "skip",
+    )
+
+
+def build_eval_dataset(
+    recipe: Recipe, index: CocoIndex, label_space: LabelSpace
+) -> DetectionDataset:
+    """Make the images of an index a data set with the resize of evaluation."""
+    transform = build_eval_transform(recipe.data)
+    return DetectionDataset(index, transform, label_space, recipe.train.seed)
+
+
+def build_loader(
+    recipe: DataRecipe, dataset: Dataset[Sample], collator: Collator, *, pin_memory: bool = False
+) -> BatchLoader:
+    """Make what loads batches of a data set.
+
+    Args:
+        recipe: Says how many processes work at it.
+        dataset: Samples by (epoch, position).
+        collator: See :func:`build_collator`.
+        pin_memory: Put batches in page-locked memory.
+    """
+    return BatchLoader(dataset, collator, num_workers=recipe.num_workers, pin_memory=pin_memory)
+
+
+def build_detection_settings(
+    recipe: Recipe, label_space: LabelSpace, *, is_wrapped: bool = False
+) -> DetectionSettings:
+    """Say how detections are made of a model's predictions.
+
+    Args:
+        recipe: Of the model.
+        label_space: Its classes.
+        is_wrapped: Whether the model's forward sees to the precision by itself, as it does in a
+            training run.
+    """
+    evaluation = recipe.evaluation
+    return DetectionSettings(
+        limit=evaluation.detections_per_image,
+        nms_threshold=evaluation.nms_threshold,
+        batch_size=evaluation.batch_size,
+        precision="fp32" if is_wrapped else recipe.train.precision,
+        category_id_of_label=label_space.category_id_by_label,
+    )

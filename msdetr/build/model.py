@@ -29,8 +29,10 @@ from msdetr.recipe import (
     BackboneRecipe,
     ModelRecipe,
     QueryGroupsRecipe,
+    Recipe,
     SupervisionRecipe,
 )
+from msdetr.seeding import seed_torch
 
 OneToManyGroups = Literal["primary", "matched"]
 
@@ -85,6 +87,24 @@ def build_model(
 def groups_with_one_to_many(recipe: SupervisionRecipe) -> OneToManyGroups:
     """Return which independent groups one-to-many supervision is for, if there is any."""
     return "primary" if recipe.group is None else recipe.group.one_to_many
+
+
+def build_initial_model(recipe: Recipe, num_classes: int) -> DetectionModel:
+    """Compose the model that a training run starts with: random weights of the recipe's seed.
+
+    Seeds torch's global generators.
+
+    Args:
+        recipe: Architecture, seed, and whether encoder layers are recomputed.
+        num_classes: K.
+    """
+    seed_torch(recipe.train.seed, "init")
+    return build_model(
+        recipe.model,
+        num_classes,
+        checkpoint_encoder=recipe.train.checkpoint_encoder,
+        one_to_many_groups=groups_with_one_to_many(recipe.supervision),
+    )
 
 
 def load_pretrained_backbone(model: DetectionModel, recipe: BackboneRecipe) -> None:

@@ -73,6 +73,48 @@ def check_crowding(
     return present(found)
 
 
+def check_group_crowding(
+    image_ids: NDArray[np.int64],
+    num_boxes: NDArray[np.int64],
+    *,
+    hybrid: int | None,
+    denoising: int | None,
+) -> tuple[Finding, ...]:
+    """Compare the boxes of every image with what query groups beside the primary one can take.
+
+    Args:
+        image_ids: [I].
+        num_boxes: [I] targets of each image.
+        hybrid: Boxes of an image of which the hybrid group can serve every copy; None without
+            such a group.
+        denoising: Boxes of an image up to which the number of denoising queries is bounded;
+            None where nothing bounds it, or without denoising.
+    """
+    found: list[Finding | None] = []
+    if hybrid is not None:
+        found.append(
+            Finding.of(
+                "more_boxes_than_hybrid",
+                "warning",
+                f"images have more boxes than the hybrid group can serve in all copies ({hybrid}), "
+                "so that some copies are never matched",
+                _images(image_ids[num_boxes > hybrid]),
+            )
+        )
+    if denoising is not None:
+        found.append(
+            Finding.of(
+                "more_boxes_than_denoising_budget",
+                "warning",
+                "images have more boxes than the budget of denoising queries "
+                f"({denoising}), so that their number grows with the boxes; "
+                "model.query_groups.denoising.max_targets bounds it",
+                _images(image_ids[num_boxes > denoising]),
+            )
+        )
+    return present(found)
+
+
 def check_classes(num_boxes_of: Mapping[str, int]) -> tuple[Finding, ...]:
     """Find classes without any training box.
 

@@ -99,6 +99,15 @@ class DenoisingNoise:
             slots = _renumber(slots, kept)
         return self.apply(targets, slots, draws)
 
+    def count_slots(self, most: int) -> int:
+        """Return R, the slots per image of a batch.
+
+        Args:
+            most: Largest number of targets of an image.
+        """
+        kept = most if self.max_targets is None else min(most, self.max_targets)
+        return self.arrange([kept]).target.shape[1]
+
     def arrange(self, counts: Sequence[int]) -> Slots:
         """Divide slots among targets.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -89,12 +89,15 @@ class DataReport:
         max_positives: Maximum number of positive queries of an image in one-to-many supervision;
             None without it.
         findings: Findings by split; errors first.
+        group_capacities: Boxes of an image that query groups beside the primary one can take in
+            full, by kind of group.
     """
 
     splits: Mapping[str, SplitFacts]
     num_queries: int
     max_positives: int | None
     findings: Sequence[tuple[str, Finding]]
+    group_capacities: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def num_errors(self) -> int:
@@ -113,6 +116,7 @@ class DataReport:
             "num_warnings": self.num_warnings,
             "num_queries": self.num_queries,
             "max_positives": self.max_positives,
+            "group_capacities": dict(self.group_capacities),
             "findings": [{"split": split, **f.to_dict()} for split, f in self.findings],
             "splits": {split: asdict(facts) for split, facts in self.splits.items()},
         }
@@ -129,6 +133,9 @@ class DataReport:
     def _split_table(self) -> Table:
         positives = "" if self.max_positives is None else f", at most {self.max_positives} positive"
         caption = f"queries of the model: {self.num_queries}{positives}"
+        if self.group_capacities:
+            numbers = (f"{name} {number}" for name, number in self.group_capacities.items())
+            caption += f"\nboxes of an image that further groups can take: {', '.join(numbers)}"
         table = Table("", title="data", caption=caption)
         for split in self.splits:
             table.add_column(split, justify="right")

@@ -249,6 +249,7 @@ _LEGEND = {
     Role.PICK: "one-to-one pick",
     Role.REJECTED: "not assigned",
 }
+_SCORE_CHARACTERS = 5
 _LIST_COLUMNS_PX = (36, 66, 112, 152, 192, 230)
 
 
@@ -263,13 +264,21 @@ def _list_queries(draw: ImageDraw.ImageDraw, queries: Sequence[ShownQuery], top:
             _draw_swatch(draw, (2, y), Role.POSITIVE if query.is_positive else Role.REJECTED)
         if query.is_pick:
             _draw_swatch(draw, (2, y), Role.PICK, inset=4 if query.is_positive else 0)
-        # Scores without bounds may be tiny or large.
-        score = f"{query.score:.2f}" if query.strength is None else f"{query.score:.2g}"
+        score = f"{query.score:.2f}" if query.strength is None else compact(query.score)
         numbers = (f"{value:.2f}" for value in (query.iou, query.probability))
         texts = (str(query.rank), str(query.query), score, *numbers, query.note)
         color = INK if query.is_positive or query.is_pick else FAINT
         for x, text in zip(_LIST_COLUMNS_PX, texts, strict=True):
             draw.text((x, y), text, fill=color, font=font())
+
+
+def compact(value: float) -> str:
+    """Write a score of any size in the room of its column."""
+    if value == 0 or abs(value) >= 0.01:
+        text = f"{value:.2g}"
+        return text if len(text) <= _SCORE_CHARACTERS else f"{value:.1g}"
+    digits, _, exponent = f"{value:.0e}".partition("e")
+    return f"{digits}e{int(exponent)}"
 
 
 def _draw_swatch(

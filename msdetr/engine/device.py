@@ -30,10 +30,10 @@ def resolve_device(name: str) -> torch.device:
     available = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= available:
         raise UsageError(
-            "--device", f"{name!r} is not available: torch sees {available} CUDA devices"
+            "`device`", f"{name!r} is not available: torch sees {available} CUDA devices"
         )
     return device
 
 
 def _unknown(name: str) -> UsageError:
-    return UsageError("--device", f"expected auto, cpu, cuda or cuda:N, got {name!r}")
+    return UsageError("`device`", f"expected auto, cpu, cuda or cuda:N, got {name!r}")

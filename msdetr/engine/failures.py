@@ -65,7 +65,7 @@ def explain_stop(number: int, state: RunState, last: Path) -> InterruptedRunErro
     return InterruptedRunError(
         number,
         f"stopped by {signal.Signals(number).name} after step {state.step} (epoch "
-        f"{state.epoch + 1}); the state is saved in {last}; continue with --resume",
+        f"{state.epoch + 1}); the state is saved in {last}; continue with `resume=True`",
     )
 
 
@@ -82,7 +82,7 @@ def writing_run(directory: RunDirectory) -> Iterator[None]:
         place = error.filename or directory.path
         raise MsdetrError(
             f"{place}: {error.strerror or error}; what was saved before is unchanged in "
-            f"{directory.checkpoints}; continue with --resume"
+            f"{directory.checkpoints}; continue with `resume=True`"
         ) from error
 
 

@@ -145,5 +145,5 @@ class Recovery:
     def _say_saved(self, state: RunState) -> None:
         self._reporter.say(
             f"the state after step {state.step} (epoch {state.epoch + 1}) is saved in "
-            f"{self._directory.last}; continue with --resume"
+            f"{self._directory.last}, from where a resumed run goes on"
         )

@@ -102,7 +102,7 @@ class RunDirectory:
             replace_text(self.recipe_file, recipe_text)
         except OSError as error:
             raise RunDirectoryError(
-                str(self.path), f"cannot be written: {error.strerror}; give another --output"
+                str(self.path), f"cannot be written: {error.strerror}; give another `output`"
             ) from error
 
     def check_free(self) -> None:
@@ -112,11 +112,11 @@ class RunDirectory:
             RunDirectoryError: It is not empty, or not a directory.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise RunDirectoryError(str(self.path), "is a file; give another --output")
+            raise RunDirectoryError(str(self.path), "is a file; give another `output`")
         if self.path.is_dir() and not self._is_unused():
             raise RunDirectoryError(
                 str(self.path),
-                "is not empty; continue the run in it with --resume, or give another --output",
+                "is not empty; continue the run in it with `resume=True`, or give another `output`",
             )
 
     def check_writable(self) -> None:
@@ -130,7 +130,7 @@ class RunDirectory:
             raise RunDirectoryError(
                 str(self.path),
                 f"cannot be written: {existing} is read-only or needs other rights; give another "
-                "--output",
+                "`output`",
             )
 
     def _is_unused(self) -> bool:

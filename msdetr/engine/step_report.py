@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -36,10 +37,14 @@ class StepReport:
     skipped: tuple[str, ...] = ()
 
     def parts(self) -> dict[str, float]:
-        """Weighted loss of every branch: the terms by the first part of their name."""
+        """Weighted loss of every branch: the terms by the first part of their name.
+
+        Branches whose names differ in a number only are added up: ``group_1`` and ``group_2`` as
+        ``group``.
+        """
         sums: dict[str, float] = {}
         for name, value in self.terms.items():
-            branch = name.split("/", 1)[0]
+            branch = re.sub(r"_\d+", "", name.split("/", 1)[0])
             sums[branch] = sums.get(branch, 0.0) + value * self.weights[name]
         return sums
 

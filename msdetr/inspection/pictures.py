@@ -49,7 +49,7 @@ class ImagePictures:
         areas = image.boxes_cxcywh[:, 2] * image.boxes_cxcywh[:, 3]
         # Large targets first: they can be looked at; the order of equals is that of the file.
         self._largest: list[int] = areas.argsort(descending=True, stable=True).tolist()
-        self._photo, self._note = _open(image)
+        self._photo, self._note = open_photo(image)
 
     def save(self, folder: Path) -> list[Path]:
         """Write ``<image id>_targets.png``, ``_layers.png`` and ``_scores.png``.
@@ -180,8 +180,8 @@ class ImagePictures:
         return corners
 
 
-def _open(image: TracedImage) -> tuple[Image.Image, str]:
-    """The image, or a grey area in its place, and what to say of it."""
+def open_photo(image: TracedImage) -> tuple[Image.Image, str]:
+    """Open the image, or a grey area in its place; also return what to say of it."""
     height, width = image.original_hw
     try:
         with Image.open(image.path) as file:

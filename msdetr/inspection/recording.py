@@ -57,7 +57,11 @@ class Recorder:
         self.one_to_many: Assigner = one_to_many.assigner
         self._assignments = _Listening()
         supervision: Supervision = replace(
-            criterion.supervision, assign=self._assignments, proposals=None
+            criterion.supervision,
+            assign=self._assignments,
+            proposals=None,
+            groups={},
+            denoising=None,
         )
         self._criterion = Criterion(supervision, alpha=criterion.alpha, gamma=criterion.gamma)
 

@@ -18,6 +18,9 @@ from msdetr.inspection.scheme import StoredScheme
 from msdetr.inspection.trace import TracedImage
 from msdetr.structures import Explanation, Reason
 
+# So that the lowest score of a pair still shows.
+_LOWEST_SHARE = 0.25
+
 
 @dataclass(frozen=True, eq=False)
 class ImageMatching:
@@ -51,17 +54,19 @@ class ImageMatching:
     @cached_property
     def strengths(self) -> Tensor:
         """[N, T, Q] float32, the scores as shares of their range, 0..1, to be drawn."""
-        scores = self.scores
-        if self.explanation.score_range is not None:
-            low, high = self.explanation.score_range
-            return (scores - low) / (high - low)
-        finite = scores[scores.isfinite()]
+        low, high = self.explanation.score_range or self._shown_range()
+        shares = (self.scores - low) / max(high - low, 1e-12)
+        if self.explanation.score_range is None:
+            shares = shares * (1 - _LOWEST_SHARE) + _LOWEST_SHARE
+        return shares.nan_to_num(0.0).clamp(0, 1)
+
+    def _shown_range(self) -> tuple[float, float]:
+        """Range of the pairs' scores: without bounds, all others can be far below them."""
+        finite = self.scores[self.scores.isfinite()]
         if not len(finite):
-            return torch.zeros_like(scores)
-        # Of scores without bounds those of the pairs matter; all others can be far below them.
-        paired = scores[self.one_to_many & scores.isfinite()]
-        high, low = float(finite.max()), float((paired if len(paired) else finite).min())
-        return ((scores - low) / max(high - low, 1e-12) * 0.75 + 0.25).clamp(0, 1)
+            return 0.0, 1.0
+        paired = self.scores[self.one_to_many & self.scores.isfinite()]
+        return float((paired if len(paired) else finite).min()), float(finite.max())
 
     def reason(self, layer: int, target: int, query: int) -> Reason | None:
         """Why a query is not paired with a target, its texts filled in; None for pairs."""

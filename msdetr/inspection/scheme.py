@@ -81,6 +81,11 @@ class StoredScheme:
         """Name of the scheme in recipes."""
         return str(self.section["type"])
 
+    @property
+    def name(self) -> str:
+        """What readers know it by: its type, or the class in a file of their own."""
+        return str(self.section.get("class", self.type))
+
     def describe(self) -> str:
         """Return the settings in one line."""
         return self.description

@@ -11,6 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from msdetr.inspection.group_summary import (
+    GroupSummary,
+    NoiseSummary,
+    summarize_groups,
+    summarize_noise,
+)
+from msdetr.inspection.query_groups import TracedGroups
 from msdetr.inspection.rematch import ImageMatching
 from msdetr.inspection.scheme import StoredScheme
 from msdetr.inspection.trace import SIZE_BINS, TracedImage, TraceInfo
@@ -95,12 +102,16 @@ class MatchingSummary:
         num_images: Images of the trace.
         num_targets: Their targets.
         layers: Of the decoder layers asked for.
+        query_groups: Of the groups beside the primary one, by group and layer asked for.
+        noise: Of denoising queries; None without any.
     """
 
     setting: dict[str, Any]
     num_images: int
     num_targets: int
     layers: tuple[LayerSummary, ...]
+    query_groups: tuple[GroupSummary, ...] = ()
+    noise: NoiseSummary | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON values."""
@@ -121,10 +132,12 @@ class SummaryBuilder:
         self._columns: dict[str, list[Tensor]] = {}
         self._size_bins: list[str] = []
         self._num_images = 0
+        self._groups: list[TracedGroups] = []
 
     def add(self, image: TracedImage, matching: ImageMatching) -> None:
         """Add an image."""
         self._num_images += 1
+        self._groups.append(image.groups)
         self._size_bins += image.size_bins
         for key, value in _per_image(image, matching).items():
             self._columns.setdefault(key, []).append(value)
@@ -140,6 +153,10 @@ class SummaryBuilder:
                 self._layer(layer, {key: value[layer] for key, value in columns.items()})
                 for layer in self._layers
             ),
+            query_groups=tuple(
+                group for group in summarize_groups(self._groups) if group.layer in self._layers
+            ),
+            noise=summarize_noise(self._groups),
         )
 
     def _layer(self, layer: int, values: dict[str, NDArray[Any]]) -> LayerSummary:

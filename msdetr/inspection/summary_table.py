@@ -90,3 +90,42 @@ _LOSSES: dict[str, Callable[[LayerSummary], str]] = {
     "loss, 1:n by 1:1": lambda s: "-" if s.loss_ratio is None else f"{s.loss_ratio:.2f}",
     "1:n positives, background for 1:1": lambda s: _percent(s.positives_trained_as_background),
 }
+
+
+def group_table(summary: MatchingSummary) -> Table | None:
+    """Show what query groups beside the primary one learn from; None without any."""
+    if not summary.query_groups:
+        return None
+    table = Table(
+        title=f"query groups of training, means of {summary.num_images} images",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        caption=_noise(summary),
+        caption_justify="left",
+    )
+    table.add_column("group")
+    for name in ("layer", "queries", "serve a target", "background", "pairs also 1:n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for group in summary.query_groups:
+        table.add_row(
+            group.name,
+            str(group.layer),
+            f"{group.queries:.1f}",
+            f"{group.serving:.1f}",
+            f"{group.background:.1f}",
+            _percent(group.also_one_to_many),
+        )
+    return table
+
+
+def _noise(summary: MatchingSummary) -> str | None:
+    noise = summary.noise
+    if noise is None:
+        return None
+    negative = "" if noise.negative_iou is None else f", {_percent(noise.negative_iou)} (negative)"
+    return (
+        f"denoising: {noise.slots:.1f} slots per image; IoU with the target "
+        f"{_percent(noise.positive_iou)} (positive){negative}; another class in "
+        f"{_percent(noise.flipped)}"
+    )

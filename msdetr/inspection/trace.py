@@ -7,7 +7,7 @@ works without the model. All tensors are on the CPU; floats are float32.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from msdetr.assignment import HungarianAssigner, OneToManyAssigner
 from msdetr.errors import TraceError
+from msdetr.inspection.query_groups import TracedGroups
 from msdetr.inspection.scheme import StoredScheme, explanation_from, tensors_of
 from msdetr.inspection.trace_files import read_files, write_files
 from msdetr.structures import Explanation
@@ -108,6 +109,7 @@ class TracedImage:
         one_to_many_queries: [N, T, J] int64, the assigner's output by descending score, J the
             smaller of k and Q for MS-DETR's rule; -1 on unused slots.
         explanation: Of the one-to-many assignment; None for MS-DETR's rule, which is repeated.
+        groups: What the query groups beside the primary one are paired with.
     """
 
     image_id: int
@@ -125,6 +127,7 @@ class TracedImage:
     one_to_one_queries: Tensor
     one_to_many_queries: Tensor
     explanation: Explanation | None = None
+    groups: TracedGroups = field(default_factory=TracedGroups)
 
     @property
     def num_targets(self) -> int:
@@ -161,6 +164,8 @@ class MatchTrace:
         entries, tensors = [], {}
         for index, image in enumerate(self.images):
             entries.append({key: getattr(image, key) for key in _PLAIN})
+            if image.groups.groups:
+                entries[-1]["groups"] = image.groups.to_dict()
             for key, value in _tensors_of(image, both=self.info.has_one_to_many).items():
                 tensors[f"{index}.{key}"] = value
         rules = {"one_to_many": _tagged(self.info.one_to_many)}
@@ -201,7 +206,7 @@ class MatchTrace:
         if missing:
             listed = ", ".join(map(str, missing[:5]))
             raise TraceError(
-                "--image-ids", f"{listed}: not among the {len(known)} images of the trace"
+                "`image_ids`", f"{listed}: not among the {len(known)} images of the trace"
             )
         return MatchTrace(self.info, tuple(known[i] for i in sorted(set(image_ids))))
 
@@ -213,7 +218,9 @@ class MatchTrace:
 _PLAIN = ("image_id", "file_name", "path", "original_hw")
 _BRANCH_TENSORS = tuple(f.name for f in fields(TracedBranch))
 _IMAGE_TENSORS = tuple(
-    f.name for f in fields(TracedImage) if f.name not in (*_PLAIN, *BRANCHES, "explanation")
+    f.name
+    for f in fields(TracedImage)
+    if f.name not in (*_PLAIN, *BRANCHES, "explanation", "groups")
 )
 _EXPLANATION = "explanation."
 _QUERIES = {"one_to_one_queries", "one_to_many_queries"}
@@ -283,6 +290,7 @@ def _image_from(
         one_to_one=TracedBranch(**one_to_one),
         one_to_many=TracedBranch(**one_to_many),
         explanation=_explanation_from(index, tensors, info, sizes),
+        groups=TracedGroups.from_dict(entry["groups"]) if "groups" in entry else TracedGroups(),
     )
 
 

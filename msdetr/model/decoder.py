@@ -198,16 +198,17 @@ def _divide(
 ) -> tuple[DecodedGroup, ...]:
     if len(groups) == 1:
         return (DecodedGroup(one_to_one, one_to_many),)
-    decoded, first = [], 0
-    for group in groups:
-        queries = slice(first, first + group.num_queries)
-        own = None if one_to_many is None or not group.one_to_many else one_to_many
-        decoded.append(
-            DecodedGroup(_slice(one_to_one, queries), None if own is None else _slice(own, queries))
-        )
-        first += group.num_queries
-    return tuple(decoded)
+    ones = _split(one_to_one, [group.num_queries for group in groups])
+    sizes = [group.num_queries for group in groups if group.one_to_many]
+    many = iter([] if one_to_many is None else _split(one_to_many, sizes))
+    return tuple(
+        DecodedGroup(one, next(many, None) if group.one_to_many else None)
+        for group, one in zip(groups, ones, strict=True)
+    )
 
 
-def _slice(predictions: Predictions, queries: slice) -> Predictions:
-    return Predictions(predictions.logits[:, :, queries], predictions.boxes_cxcywh[:, :, queries])
+def _split(predictions: Predictions, sizes: Sequence[int]) -> list[Predictions]:
+    # Not slices, whose backward passes fill tensors of full size with zeros.
+    logits = torch.split(predictions.logits, list(sizes), dim=2)
+    boxes = torch.split(predictions.boxes_cxcywh, list(sizes), dim=2)
+    return [Predictions(*parts) for parts in zip(logits, boxes, strict=True)]

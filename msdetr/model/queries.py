@@ -113,6 +113,21 @@ class LearnedQueries(nn.Module):
         )
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """Cells as proposal stages see them.
+
+    Attributes:
+        features: [B, S, C] float, zero where invalid.
+        anchors_cxcywh: [B, S, 4] float32, boxes before any delta.
+        invalid: [B, S, 1] bool, True on padding and where the anchor leaves the image.
+    """
+
+    features: Tensor
+    anchors_cxcywh: Tensor
+    invalid: Tensor
+
+
 class ProposalStage(nn.Module):
     """Every cell proposes a box and says how likely it holds an object.
 
@@ -140,12 +155,17 @@ class ProposalStage(nn.Module):
         """Draw the weights that do not start as the framework draws them."""
         nn.init.xavier_uniform_(self.memory_proj.weight)
 
-    def propose(self, memory: Memory) -> Proposals:
-        """Propose a box per cell."""
+    def find_candidates(self, memory: Memory) -> Candidates:
+        """Prepare the cells; the same for all stages of one proposal scale."""
         anchors = self._anchors(memory)
         inside = ((anchors > 0.01) & (anchors < 0.99)).all(-1, keepdim=True)
         invalid = memory.padding_mask[..., None] | ~inside
-        features = self.memory_norm(self.memory_proj(memory.features.masked_fill(invalid, 0.0)))
+        return Candidates(memory.features.masked_fill(invalid, 0.0), anchors, invalid)
+
+    def propose(self, candidates: Candidates) -> Proposals:
+        """Propose a box per cell."""
+        anchors, invalid = candidates.anchors_cxcywh, candidates.invalid
+        features = self.memory_norm(self.memory_proj(candidates.features))
         # An infinite logit makes the proposal the all-ones box, whatever the delta.
         anchor_logits = safe_logit(anchors).masked_fill(invalid, torch.inf)
         return Proposals(
@@ -210,7 +230,7 @@ class TwoStageQueries(ProposalStage):
             cells: [B, Q] int64, cells to take instead of the best; for comparing computations
                 whose rounding orders near-ties differently.
         """
-        proposals = self.propose(memory)
+        proposals = self.propose(self.find_candidates(memory))
         if cells is None:
             cells = best_cells(proposals, self.num_queries)
         group = self.make_group(proposals, cells, self.content)

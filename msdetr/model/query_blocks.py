@@ -66,32 +66,33 @@ class QueryBlocks:
         Returns:
             [B, M, Q, D].
         """
+        # Split, not sliced: the backward pass of slices fills tensors of full size with zeros.
+        sizes = [block.num_queries for block in self.blocks]
+        queries, keys, values = (torch.split(each, sizes, dim=2) for each in (query, key, value))
+        first = [each[0][:, :, : self.blocks[0].size] for each in (keys, values)]
         attended = []
-        for first, block in self._placed():
-            rows = slice(first, first + block.num_queries)
-            own = [tensor[:, :, rows] for tensor in (query, key, value)]
+        for block, *own in zip(self.blocks, queries, keys, values, strict=True):
             if block.sees_first:
-                attended.append(self._attend_beside_first(block, own, key, value))
+                attended.append(self._attend_beside_first(block, own, *first))
             elif block.count == 1:
                 own_query, own_key, own_value = own
                 attended.append(scaled_dot_product_attention(own_query, own_key, own_value))
             else:
                 attended.append(_attend_folded(block, *own))
-        return torch.cat(attended, dim=2)
+        return attended[0] if len(attended) == 1 else torch.cat(attended, dim=2)
 
     def _attend_beside_first(
-        self, block: QueryBlock, own: list[Tensor], key: Tensor, value: Tensor
+        self, block: QueryBlock, own: list[Tensor], first_key: Tensor, first_value: Tensor
     ) -> Tensor:
         query, own_key, own_value = own
-        seen = slice(self.blocks[0].size)
-        keys = torch.cat([key[:, :, seen], own_key], dim=2)
-        values = torch.cat([value[:, :, seen], own_value], dim=2)
+        keys = torch.cat([first_key, own_key], dim=2)
+        values = torch.cat([first_value, own_value], dim=2)
         if block.count == 1 or block.num_queries == 0:
             return scaled_dot_product_attention(query, keys, values)
-        first = torch.ones(
+        of_first = torch.ones(
             block.num_queries, self.blocks[0].size, dtype=torch.bool, device=query.device
         )
-        visible = torch.cat([first, _block_diagonal(block, query.device)], dim=1)
+        visible = torch.cat([of_first, _block_diagonal(block, query.device)], dim=1)
         return scaled_dot_product_attention(query, keys, values, visible)
 
     def _placed(self) -> Iterator[tuple[int, QueryBlock]]:

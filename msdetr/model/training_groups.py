@@ -11,6 +11,7 @@ from torch import nn
 from msdetr.model.heads import BoxHead, ClassHead
 from msdetr.model.memory import Memory
 from msdetr.model.queries import (
+    Candidates,
     LearnedQueries,
     ProposalStage,
     QueryGroup,
@@ -120,24 +121,44 @@ class IndependentGroups(nn.Module):
 
     def forward(self, source: QuerySource, memory: Memory) -> tuple[QueryGroup, ...]:
         """Make the groups, from the first to the last."""
-        groups = (self._queries(source, memory, index) for index in range(self.num_groups))
+        if isinstance(source, LearnedQueries):
+            num_images = memory.features.shape[0]
+            groups = [
+                source.make_group(rows.weight, num_images)
+                for rows in self._rows()
+                if rows is not None
+            ]
+        else:
+            # Shared: these are the largest tensors of all that the stages compute.
+            candidates = source.find_candidates(memory)
+            groups = [
+                self._propose(source, candidates, *parts)
+                for parts in zip(self._stages(), self._rows(), strict=True)
+            ]
         return tuple(
             replace(group, name=name_group(index + 1), one_to_many=self.one_to_many)
             for index, group in enumerate(groups)
         )
 
-    def _queries(self, source: QuerySource, memory: Memory, index: int) -> QueryGroup:
-        content = None if self.content is None else self.content[index]
-        assert content is None or isinstance(content, nn.Embedding)
-        if isinstance(source, LearnedQueries):
-            assert content is not None
-            return source.make_group(content.weight, memory.features.shape[0])
-        assert self.stages is not None
-        stage = self.stages[index]
-        assert isinstance(stage, ProposalStage)
-        proposals = stage.propose(memory)
+    def _propose(
+        self,
+        source: TwoStageQueries,
+        candidates: Candidates,
+        stage: ProposalStage,
+        content: nn.Embedding | None,
+    ) -> QueryGroup:
+        proposals = stage.propose(candidates)
         group = source.make_group(proposals, best_cells(proposals, self.num_queries), content)
         return replace(group, proposals=proposals)
+
+    def _stages(self) -> list[ProposalStage]:
+        return [each for each in self.stages or () if isinstance(each, ProposalStage)]
+
+    def _rows(self) -> list[nn.Embedding | None]:
+        """Learned rows of every group, None where it has none."""
+        if self.content is None:
+            return [None] * self.num_groups
+        return [each for each in self.content if isinstance(each, nn.Embedding)]
 
 
 class DenoisingQueries(nn.Module):

@@ -1,10 +1,10 @@
-"""Overrides of single fields, as in ``--set train.lr=1e-4``."""
+"""Overrides of single fields, as in ``train.lr=1e-4``."""
 
 from __future__ import annotations
 
 from msdetr.recipe.yaml_source import Entry, Place, RecipeProblem, read_text
 
-SET = "--set"
+SET = "`overrides`"
 _PLACE = Place(SET)
 
 

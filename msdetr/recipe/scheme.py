@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msdetr.recipe.supervision import MS_DETR_FIELDS
+from msdetr.recipe.supervision import OF_ALL_ASSIGNERS
 from msdetr.recipe.yaml_source import Entry
 
 _SECTION = ("supervision", "one_to_many")
@@ -41,7 +41,8 @@ def settle_assigner(base: Entry, layer: Entry) -> tuple[Entry, Entry]:
         return _replace(base, _without(below, {_ASSIGNER})), _replace(layer, {**rest, **beside})
     if _type_of(chosen, old) == old:
         return base, layer
-    return _replace(base, _without(below, {_ASSIGNER, *MS_DETR_FIELDS})), layer
+    kept = {*OF_ALL_ASSIGNERS} - {_ASSIGNER}
+    return _replace(base, _without(below, below.keys() - kept)), layer
 
 
 def _type_of(fields: dict[str, Entry], default: object) -> object:

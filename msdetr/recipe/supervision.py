@@ -57,6 +57,10 @@ class OneToOneRecipe(Section):
     )
 
 
+OF_ALL_ASSIGNERS = ("assigner", "loss")
+"""Fields of one-to-many supervision that do not depend on the type of the assigner."""
+
+
 class OneToManyRecipe(Section):
     """One-to-many supervision of the same queries.
 
@@ -89,11 +93,12 @@ class OneToManyRecipe(Section):
         self, serialize: SerializerFunctionWrapHandler
     ) -> dict[str, Any]:
         values: dict[str, Any] = serialize(self)
-        unused = {"assigner"} if isinstance(self.assigner, MsDetrRecipe) else MS_DETR_FIELDS
-        return {key: value for key, value in values.items() if key not in unused}
+        if isinstance(self.assigner, MsDetrRecipe):
+            return {key: value for key, value in values.items() if key != "assigner"}
+        return {key: values[key] for key in OF_ALL_ASSIGNERS}
 
 
-MS_DETR_FIELDS = frozenset(OneToManyRecipe.model_fields) - {"assigner", "loss"}
+MS_DETR_FIELDS = frozenset(OneToManyRecipe.model_fields) - set(OF_ALL_ASSIGNERS)
 """Settings of `ms_detr`, which stand beside `assigner`."""
 
 

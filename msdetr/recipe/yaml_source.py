@@ -53,7 +53,7 @@ class Place:
     """Where a value was written.
 
     Attributes:
-        source: Name of the file, as the reader should see it, or ``--set``.
+        source: Name of the file, as the reader should see it, or what stands for overrides.
         line: Line in the file, from 1; None for an override.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from matplotlib.figure import Figure
 
@@ -54,7 +54,8 @@ def draw_training_curves(runs: Sequence[PlottedRun], layer: int = -1) -> list[Tr
         layer: Decoder layer of the losses, counted from 0; -1 for the last one.
 
     Returns:
-        Losses, AP and learning rate; those without values are left out.
+        Losses, losses of query groups (for runs that train more than the primary queries), AP and
+        learning rate; those without values are left out.
 
     Raises:
         UsageError: A run has no such layer, or the runs have no common axis.
@@ -64,6 +65,7 @@ def draw_training_curves(runs: Sequence[PlottedRun], layer: int = -1) -> list[Tr
     axis = _Axis.common(runs)
     planned = [
         ("losses", "Losses", _loss_panels(runs, axis, layer)),
+        ("query_groups", "Losses of query groups", _group_panels(runs, axis, layer)),
         ("ap", "AP", _score_panels(runs, axis)),
         ("learning_rate", "Learning rate", _rate_panels(runs, axis)),
     ]
@@ -117,7 +119,7 @@ def _points(pairs: Iterable[tuple[float, float | None]]) -> Points:
 
 def _loss_panels(runs: Sequence[PlottedRun], axis: _Axis, layer: int) -> list[Panel]:
     chosen = [_layer_of(run, layer) for run in runs]
-    title = "last decoder layer" if layer < 0 else f"decoder layer {layer}"
+    title = _title_of(layer)
     classification = [
         _loss_curve(run, number, axis, _term(f"one_to_one/class/{index}"))
         for number, (run, index) in enumerate(zip(runs, chosen, strict=True))
@@ -138,6 +140,48 @@ def _loss_panels(runs: Sequence[PlottedRun], axis: _Axis, layer: int) -> list[Pa
             curves=_with_values(regression),
         ),
     ]
+
+
+def _group_panels(runs: Sequence[PlottedRun], axis: _Axis, layer: int) -> list[Panel]:
+    """Losses of query groups beside the primary one, with the primary one's to compare them."""
+    classification: list[Curve] = []
+    regression: list[Curve] = []
+    with_groups = [run for run in runs if run.history.query_groups]
+    for run in with_groups:
+        index = _layer_of(run, layer)
+        for name, branches in {"primary": ("one_to_one",), **run.history.query_groups}.items():
+            label = name if len(with_groups) == 1 else f"{run.label}: {name}"
+            line = replace(run, label=label)
+            number = len(classification)
+            value = _mean_of([_term(f"{branch}/class/{index}") for branch in branches])
+            classification.append(_loss_curve(line, number, axis, value))
+            value = _mean_of([_regression(run, index, branch) for branch in branches])
+            regression.append(_loss_curve(line, number, axis, value))
+    title = _title_of(layer)
+    return [
+        Panel(
+            title=f"Classification loss of query groups ({title})",
+            y_label="focal loss, unweighted",
+            curves=_with_values(classification),
+        ),
+        Panel(
+            title=f"Regression loss of query groups ({title})",
+            y_label=_regression_label(with_groups),
+            curves=_with_values(regression),
+        ),
+    ]
+
+
+def _title_of(layer: int) -> str:
+    return "last decoder layer" if layer < 0 else f"decoder layer {layer}"
+
+
+def _mean_of(values: Sequence[Value]) -> Value:
+    def mean(row: HistoryRow) -> float | None:
+        known = [number for number in (value(row) for value in values) if number is not None]
+        return sum(known) / len(known) if known else None
+
+    return mean
 
 
 def _score_panels(runs: Sequence[PlottedRun], axis: _Axis) -> list[Panel]:
@@ -187,7 +231,7 @@ def _with_values(curves: Sequence[Curve]) -> list[Curve]:
 def _layer_of(run: PlottedRun, layer: int) -> int:
     count = run.history.num_layers
     if layer >= count:
-        raise UsageError("--layer", f"{run.label} has layers 0 to {count - 1}, got {layer}")
+        raise UsageError("`layer`", f"{run.label} has layers 0 to {count - 1}, got {layer}")
     return count - 1 if layer < 0 else layer
 
 
@@ -207,9 +251,9 @@ def _rate(row: HistoryRow) -> float | None:
     return row.lr
 
 
-def _regression(run: PlottedRun, layer: int) -> Value:
+def _regression(run: PlottedRun, layer: int, branch: str = "one_to_one") -> Value:
     def weighted(row: HistoryRow) -> float | None:
-        box, giou = (row.terms.get(f"one_to_one/{name}/{layer}") for name in ("box", "giou"))
+        box, giou = (row.terms.get(f"{branch}/{name}/{layer}") for name in ("box", "giou"))
         if box is None or giou is None:
             return None
         return run.box_weight * box + run.giou_weight * giou

@@ -68,6 +68,20 @@ class RunHistory:
         return any(key.startswith("one_to_many/") for row in rows for key in row.terms)
 
     @property
+    def query_groups(self) -> dict[str, tuple[str, ...]]:
+        """Branches of the query groups beside the primary one, by what they are called together.
+
+        Independent groups differ in their numbers only and are one entry.
+        """
+        rows = (*self.epochs, *self.steps)
+        branches = dict.fromkeys(key.partition("/")[0] for row in rows for key in row.terms)
+        independent = tuple(name for name in branches if re.fullmatch(r"group_\d+", name))
+        number = len(independent)
+        name = "1 further group" if number == 1 else f"mean of {number} further groups"
+        found = {name: independent} if independent else {}
+        return found | {name: (name,) for name in ("hybrid", "denoising") if name in branches}
+
+    @property
     def num_layers(self) -> int:
         """Decoder layers with one-to-one losses."""
         rows = (*self.epochs, *self.steps)

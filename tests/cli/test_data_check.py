@@ -252,6 +252,39 @@ def test_boxes_are_compared_with_queries_and_cap(
     assert json.loads(done.out)["max_positives"] == num_queries // 4
 
 
+HYBRID = ("model.query_groups.hybrid={queries: 11}", "supervision.hybrid={copies: 4}")
+DENOISING = ("model.query_groups.denoising={budget: 2}", "supervision.denoising={}")
+BOUNDED = ("model.query_groups.denoising={budget: 2, max_targets: 2}", "supervision.denoising={}")
+FIXED = ("model.query_groups.denoising={groups: 2}", "supervision.denoising={}")
+GROUP = ("model.query_groups.group={groups: 3}", "supervision.group={}")
+
+
+@pytest.mark.parametrize(
+    ("fields", "capacities", "checks"),
+    [
+        (HYBRID, {"hybrid": 2}, ["more_boxes_than_hybrid"]),  # 12 copies of 3 boxes, 11 queries
+        (DENOISING, {"denoising": 2}, ["more_boxes_than_denoising_budget"]),
+        (BOUNDED, {}, []),
+        (FIXED, {}, []),
+        (GROUP, {"group": 300}, []),
+    ],
+)
+def test_boxes_are_compared_with_query_groups(
+    fields: tuple[str, ...],
+    capacities: dict[str, int],
+    checks: list[str],
+    check: Callable[..., Any],
+) -> None:
+    options = [word for field in fields for word in ("--set", field)]
+    done = check("--json", *options)
+    report = json.loads(done.out)
+    assert report["group_capacities"] == capacities
+    assert sorted(name for _, name in found_by(done)) == checks
+    said = " ".join(check(*options).out.split())
+    for name, number in capacities.items():
+        assert f"boxes of an image that further groups can take: {name} {number}" in said
+
+
 def test_only_the_images_in_use_are_looked_at(root: Path, check: Callable[..., Any]) -> None:
     (root / "train2017/train_d.png").unlink()
     assert check("--json", "--set", "data.train.limit=3").code == 0

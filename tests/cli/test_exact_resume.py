@@ -32,6 +32,15 @@ FIELDS = {
 }
 WORDS = [word for key, value in FIELDS.items() for word in ("--set", f"{key}={value}")]
 STEPS_PER_EPOCH = 2
+HYBRID = {"model.query_groups.hybrid": "{queries: 30}", "supervision.hybrid": "{copies: 2}"}
+DENOISING = {
+    "model.query_groups.denoising": "{budget: 10, max_targets: 3}",
+    "supervision.denoising": "{scale: 1}",
+}
+VARIANTS = {
+    name: [word for key, value in fields.items() for word in ("--set", f"{key}={value}")]
+    for name, fields in {"hybrid": HYBRID, "contrastive denoising": DENOISING}.items()
+}
 
 
 def outcome(run: Path, rows_of: Rows) -> tuple[dict[str, str], list[dict[str, Any]]]:
@@ -106,3 +115,21 @@ def test_resumed_run_ends_in_the_same_bits(
     resumed = train(output, *WORDS, "--resume")
     assert resumed.code == 0, resumed.err
     assert outcome(output, rows_of) == outcome(undisturbed, rows_of)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_resumed_run_with_query_groups_ends_in_the_same_bits(
+    variant: str, train: Train, rows_of: Rows, tmp_path: Path
+) -> None:
+    words = [*WORDS, *VARIANTS[variant], "--set", "train.epochs=2"]
+    whole, output = tmp_path / "whole", tmp_path / "run"
+    assert train(whole, *words).code == 0
+    with within_step(3):
+        assert train(output, *words).code == 143
+    assert len(rows_of(output)) < len(rows_of(whole))
+    resumed = train(output, *words, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert outcome(output, rows_of) == outcome(whole, rows_of)
+    name = "hybrid" if variant == "hybrid" else "denoising"
+    assert f"{name}/class/0" in rows_of(output)[-1]["terms"]

@@ -397,7 +397,7 @@ class TestExport:
 
     def test_file_is_not_overwritten(self, run_dir: Path, tmp_path: Path) -> None:
         (tmp_path / "out.pth").write_text("mine")
-        with pytest.raises(Exception, match="exists already; give another --output, or --force"):
+        with pytest.raises(Exception, match="another `output`, or `force=True`"):
             export_official(load_checkpoint(run_dir), tmp_path / "out.pth")
         with pytest.raises(Exception, match="is a folder"):
             export_official(load_checkpoint(run_dir), tmp_path)

@@ -99,7 +99,31 @@ def test_stored_trace_needs_no_file(
     assert (output / name).read_bytes() == (inspected / name).read_bytes()
     sweep = msdetr("sweep-matching", "--trace", trace, "--k", "1,2", "--output", tmp_path / "sweep")
     assert (sweep.code, len(sweep.err.splitlines())) == (2, 1)
-    assert "its assigner is file, which has no settings to sweep" in sweep.err
+    assert "its assigner is NearestCenters, which has no settings to sweep" in sweep.err
+
+
+def test_candidates_are_ranked_by_the_default_score(
+    inspected: Path, msdetr: Msdetr, tmp_path: Path
+) -> None:
+    done = msdetr("candidates", "--trace", inspected / "trace", "--output", tmp_path / "best")
+    assert done.code == 0, done.err
+    summary = json.loads((tmp_path / "best" / "summary.json").read_text())
+    assert (summary["iou_weight"], summary["class_weight"]) == (0.7, 0.3)
+
+
+def test_epochs_are_traced_with_what_was_read_at_the_start(
+    folder: Path, train: Msdetr, msdetr: Msdetr, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_bytes((folder / "nearest_centers.py").read_bytes())
+    # The file deletes itself: whoever reads it a second time fails.
+    with (tmp_path / "own.py").open("a") as file:
+        file.write("\nimport os\nos.unlink(__file__)\n")
+    options = ("--set", chosen("own.py", k=3), "--set", "inspection.trace_every_epoch=true")
+    done = train(tmp_path / "run", *options)
+    assert done.code == 0, done.err
+    done = msdetr("stability", tmp_path / "run", "--output", tmp_path / "stability")
+    assert done.code == 0, done.err
 
 
 def test_checkpoint_is_evaluated_and_checked_without_the_file(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from msdetr.data.labels import Category, LabelSpace
 from msdetr.engine.checkpoint import read_weights, save_checkpoint
 from msdetr.engine.weights import unique_state
 from msdetr.errors import CheckpointError
+from msdetr.inspection.query_groups import TracedGroups
 from msdetr.interop.official import to_published
 from msdetr.interop.published_file import read_published_file
 from msdetr.recipe import load_recipe, recipe_from_dict, recipe_to_dict
@@ -54,7 +55,8 @@ def variant_run(
 ) -> Path:
     """A finished training with query groups."""
     folder = tmp_path_factory.mktemp("runs") / "variant"
-    done = train(folder, *words(VARIANTS[request.param]), "--set", "train.epochs=1")
+    more = {"train.epochs": 1, "inspection.trace_every_epoch": "true"}
+    done = train(folder, *words({**VARIANTS[request.param], **more}))
     assert done.code == 0, done.err
     return folder
 
@@ -120,10 +122,13 @@ def test_predict_equals_that_of_the_plain_model(
 
 
 def test_match_trace_equals_that_of_the_plain_model(variant_run: Path, plain: Path) -> None:
+    assert (variant_run / "traces/epoch_001").is_dir()
     ours, theirs = (trace_checkpoint(path, device="cpu") for path in (variant_run, plain))
     assert len(ours.images) == len(theirs.images) == 4
     for image, twin in zip(ours.images, theirs.images, strict=True):
-        assert_equal_fields(image, twin)
+        assert image.groups.groups
+        assert twin.groups == TracedGroups()
+        assert_equal_fields(replace(image, groups=twin.groups), twin)
     assert ours.info.num_queries == theirs.info.num_queries == 20
     assert ours.info.loss_weights == theirs.info.loss_weights
 
@@ -145,27 +150,36 @@ def test_inspect_matching_runs(variant_run: Path, tmp_path: Path, msdetr: Msdetr
         *("--device", "cpu", "--num-images", "2"),
     )
     assert done.code == 0, done.err
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    names = {group["name"] for group in summary["query_groups"]}
+    assert names
+    table = (tmp_path / "out" / "groups.csv").read_text().splitlines()
+    assert {line.split(",")[1] for line in table[1:]} == names
+    pictures = {path.name for path in (tmp_path / "out" / "pictures").iterdir()}
+    has_noise = any(name.endswith("_denoising.png") for name in pictures)
+    assert has_noise == ("denoising" in names) == (summary["noise"] is not None)
+    assert "Query groups of training" in (tmp_path / "out" / "matching.html").read_text()
 
 
 @pytest.mark.parametrize("form", ["onnx", "torch-export"])
 def test_export_has_nothing_of_the_groups_and_verifies(
-    form: str, variant_run: Path, plain: Path, tmp_path: Path, msdetr: Msdetr
+    form: str, variant_run: Path, tmp_path: Path, msdetr: Msdetr
 ) -> None:
-    sizes = {}
-    for name, source in {"variant": variant_run, "plain": plain}.items():
-        file = tmp_path / f"{name}.{'onnx' if form == 'onnx' else 'pt2'}"
-        done = msdetr("export", "--ckpt", source, "--format", form, "--output", file)
-        assert done.code == 0, done.err
-        sizes[name] = weights_in(file)
-    assert sizes["variant"] == sizes["plain"]
-    assert not [name for name in sizes["variant"] if "training_groups" in name]
+    file = tmp_path / ("model.onnx" if form == "onnx" else "model.pt2")
+    command = ("export", "--ckpt", variant_run, "--format", form, "--output", file)
+    done = msdetr(*command, "--verify", "2")
+    assert done.code == 0, done.err
+    assert json.loads((tmp_path / "export_report.json").read_text())["verification"]["passed"]
+    weights = weights_in(file)
+    assert "backbone.body.conv1.weight" in weights
+    groups = ("training_groups", "hybrid", "independent", "denoising")
+    assert not [name for name in weights if any(group in name for group in groups)]
 
 
-def weights_in(file: Path) -> dict[str, list[int]]:
+def weights_in(file: Path) -> set[str]:
     if file.suffix == ".onnx":
-        return {entry.name: list(entry.dims) for entry in onnx.load(file).graph.initializer}
-    state = torch.export.load(file).state_dict
-    return {name: list(value.shape) for name, value in state.items()}
+        return {entry.name for entry in onnx.load(file).graph.initializer}
+    return set(torch.export.load(file).state_dict)
 
 
 # A small model of the kind that Hybrid DETR published.
@@ -183,13 +197,15 @@ ARGUMENTS = {"num_queries_one2one": 20, "num_queries_one2many": 50, "k_one2many"
 RECIPE = "hybrid_ddetr_pp_300q"
 
 
-class TestPublishedHybrid:
-    @pytest.fixture(scope="class")
-    def state(self) -> dict[str, Tensor]:
-        torch.manual_seed(0)
-        recipe = load_recipe(RECIPE, words(SMALL)[1::2])
-        return to_published(build_model(recipe.model, 91).state_dict())
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    """Of such a model, under its published names."""
+    torch.manual_seed(0)
+    recipe = load_recipe(RECIPE, words(SMALL)[1::2])
+    return to_published(build_model(recipe.model, 91).state_dict())
 
+
+class TestPublishedHybrid:
     @pytest.fixture
     def file(self, state: dict[str, Tensor], tmp_path: Path) -> Path:
         path = tmp_path / "hybrid.pth"
@@ -233,7 +249,7 @@ class TestPublishedHybrid:
             detector.export_official(tmp_path / "out.pth")
         assert str(caught.value) == (
             f"{file}: model.query_groups: are in the published model, but not in one loaded for"
-            f" inference; use msdetr export --format official --ckpt {file}"
+            " inference; open the checkpoint with all its query groups"
         )
 
     @pytest.mark.parametrize(

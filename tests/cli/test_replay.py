@@ -187,3 +187,21 @@ def test_overfit_can_be_replayed(
     report = replayed(msdetr, tmp_path / "run")
     (first, *_) = info["divergence"]["micro_batches"]
     assert report["attempts"][1]["image_ids"] == first["image_ids"]
+
+
+def test_denoising_queries_are_repeated_too(
+    train: Callable[..., Any], msdetr: Callable[..., Any], tmp_path: Path
+) -> None:
+    run, labels = tmp_path / "run", "training_groups.denoising.labels"
+    fields = ("model.query_groups.denoising={groups: 2}", "supervision.denoising={}")
+    options = [word for field in fields for word in ("--set", field)]
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(1, patch)
+        assert train(run, *options).code == 143
+    edit_checkpoint(
+        run / "checkpoints/last", lambda weights: weights[f"{labels}.weight"].fill_(torch.nan)
+    )
+    assert train(run, *options, "--resume").code == 3
+    for attempt in replayed(msdetr, run)["attempts"]:
+        assert attempt["first"]["module"] == labels
+        assert attempt["micro_batch"] == 0

@@ -76,6 +76,26 @@ def test_batch_norm_is_the_same(
     assert largest_difference(tmp_path / "1", tmp_path / "2") < TOLERANCE
 
 
+def test_query_groups_are_the_same(
+    run: Run, small: list[str], tmp_path: Path, largest_difference: Difference, rows_of: Rows
+) -> None:
+    """The second process meets no target in the first step, hence no denoising query."""
+    fields = {
+        "model.query_groups.hybrid": "{queries: 30}",
+        "supervision.hybrid": "{copies: 2}",
+        "model.query_groups.denoising": "{budget: 20}",
+        "supervision.denoising": "{scale: 1}",
+    }
+    sets = [word for key, value in fields.items() for word in ("--set", f"{key}={value}")]
+    words = [*small, *sets, "--output"]
+    run((1, [*words, tmp_path / "1"]), (2, [*words, tmp_path / "2"]))
+    assert largest_difference(tmp_path / "1", tmp_path / "2") < TOLERANCE
+    for row, twin in zip(rows_of(tmp_path / "2"), rows_of(tmp_path / "1"), strict=True):
+        assert row["terms"] == pytest.approx(twin["terms"], rel=1e-3, abs=1e-5)
+        assert row["terms"]["denoising/box/0"] > 0
+        assert row["terms"]["hybrid/box/0"] > 0
+
+
 @pytest.fixture
 def two_agents(
     trained: Path, small: list[str], environment: dict[str, str], free_port: int

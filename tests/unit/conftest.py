@@ -40,9 +40,9 @@ def recipes_with_groups() -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that takes ``variant`` for every packaged recipe with query groups."""
-    if "variant" in metafunc.fixturenames:
-        metafunc.parametrize("variant", recipes_with_groups())
+    """Run a test that takes ``grouped_recipe`` for every packaged recipe with query groups."""
+    if "grouped_recipe" in metafunc.fixturenames:
+        metafunc.parametrize("grouped_recipe", recipes_with_groups())
 
 
 @pytest.fixture(scope="session")

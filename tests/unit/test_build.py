@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from msdetr.api.train import train
-from msdetr.assignment import HungarianAssigner, OneToManyAssigner
+from msdetr.assignment import HungarianAssigner, OneToManyAssigner, RepeatedHungarianAssigner
 from msdetr.build import (
     build_collator,
     build_criterion,
@@ -24,6 +24,7 @@ from msdetr.build import (
 )
 from msdetr.data import shapes
 from msdetr.interop.official import from_published, published_names, to_published
+from msdetr.losses import Normalizer
 from msdetr.model import DecoderLayer, DetectionModel, LayerOrder, OneToManySource
 from msdetr.recipe import Recipe, load_recipe
 from msdetr.recipe.packaged import packaged_folder
@@ -198,6 +199,130 @@ def test_supervision_gets_the_numbers_of_the_recipe() -> None:
     assert (criterion.alpha, criterion.gamma) == (0.3, 1.5)
 
 
+ONE, MANY, HYBRID, DENOISING = (1, 5, 2), (2, 5, 2), (2, 5, 2), (1, 5, 2)
+Weights = tuple[float, float, float]
+
+
+def divided(weights: Weights, number: int) -> Weights:
+    first, second, third = weights
+    return first / number, second / number, third / number
+
+
+def weights_of(recipe: Recipe) -> dict[str, Weights]:
+    """Weights of all branches that a recipe supervises, one layer's."""
+    supervision = build_criterion(recipe.supervision, recipe.model.query_groups).supervision
+    parts = {"one_to_one": "", "one_to_many": "_one_to_many", "proposals": "_proposals"}
+    rules = {part: getattr(supervision, part) for part in parts}
+    for name, group in supervision.groups.items():
+        rules |= {f"{name}{suffix}": getattr(group, part) for part, suffix in parts.items()}
+    rules["denoising"] = supervision.denoising
+    return {
+        name: (rule.weights.class_weight, rule.weights.box_weight, rule.weights.giou_weight)
+        for name, rule in rules.items()
+        if rule is not None
+    }
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "expected"),
+    [
+        ("hybrid_ddetr_pp_300q", (), {"one_to_one": MANY, "hybrid": HYBRID}),
+        (
+            "ms_hybrid_ddetr_pp_300q",
+            ("supervision.hybrid.scale=0.5",),
+            {"one_to_one": ONE, "one_to_many": MANY, "hybrid": divided(HYBRID, 2)},
+        ),
+        (
+            "group_ddetr_pp_300q",
+            ("model.query_groups.group.groups=3",),
+            {
+                "one_to_one": divided(MANY, 3),
+                "proposals": divided(MANY, 3),
+                **{
+                    f"group_{g}{kind}": divided(MANY, 3)
+                    for g in (1, 2)
+                    for kind in ("", "_proposals")
+                },
+            },
+        ),
+        (
+            "ms_group_ddetr_pp_300q",
+            ("model.query_groups.group.groups=3",),
+            {
+                "one_to_one": ONE,
+                "one_to_many": MANY,
+                **{f"group_{g}": divided(ONE, 2) for g in (1, 2)},
+                **{f"group_{g}_proposals": divided(MANY, 2) for g in (1, 2)},
+            },
+        ),
+        (
+            "ms_group_ddetr_pp_300q",
+            ("model.query_groups.group.groups=3", "supervision.group.one_to_many=matched"),
+            {
+                "one_to_one": divided(ONE, 3),
+                "one_to_many": divided(MANY, 3),
+                "proposals": divided(MANY, 3),
+                **{f"group_{g}": divided(ONE, 3) for g in (1, 2)},
+                **{f"group_{g}_one_to_many": divided(MANY, 3) for g in (1, 2)},
+                **{f"group_{g}_proposals": divided(MANY, 3) for g in (1, 2)},
+            },
+        ),
+        ("dn_ddetr_pp_300q", (), {"one_to_one": MANY, "denoising": DENOISING}),
+        (
+            "ms_cdn_ddetr_pp_900q",
+            ("supervision.denoising.scale=0.5",),
+            {"one_to_one": ONE, "one_to_many": MANY, "denoising": divided(DENOISING, 2)},
+        ),
+        (
+            "ms_hybrid_cdn_ddetr_pp_300q",
+            (),
+            {"one_to_one": ONE, "one_to_many": MANY, "hybrid": HYBRID, "denoising": DENOISING},
+        ),
+    ],
+)
+def test_weights_of_query_groups(
+    recipe: str, overrides: Sequence[str], expected: dict[str, Weights]
+) -> None:
+    whole = {"proposals": MANY, **expected}
+    found = weights_of(load_recipe(recipe, overrides))
+    assert found == {name: pytest.approx(weights) for name, weights in whole.items()}
+
+
+def test_padding_and_normalizers_of_query_groups() -> None:
+    for name, padding in {
+        "ms_dn_ddetr_pp_300q": "ignore",
+        "cdn_ddetr_pp_900q": "background",
+    }.items():
+        denoising = build_criterion(load_recipe(name).supervision).supervision.denoising
+        assert denoising is not None
+        assert denoising.padding == padding
+    recipe = load_recipe("hybrid_ddetr_pp_300q", ["supervision.hybrid.copies=4"])
+    supervision = build_criterion(recipe.supervision, recipe.model.query_groups).supervision
+    hybrid = supervision.groups["hybrid"].one_to_one
+    assert hybrid.normalizer == Normalizer(copies=4)
+    assert isinstance(hybrid.assigner, RepeatedHungarianAssigner)
+    assert (hybrid.assigner.copies, hybrid.assigner.class_weight) == (4, 2)
+    assert supervision.proposals is not None
+    assert supervision.proposals.match_on == "predictions"
+    assert supervision.proposals.assigner.class_weight == 2  # type: ignore[attr-defined]
+
+
+def test_other_weights_start_as_without_query_groups() -> None:
+    def state(name: str) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        tiny = ("model.width=32", "model.heads=2", "model.backbone.stem_width=8")
+        weights: dict[str, Tensor] = build_model(load_recipe(name, tiny).model, 3).state_dict()
+        return weights
+
+    variants = ("hybrid", "group", "dn", "cdn")
+    for plain, prefix in {"shapes_tiny_baseline": "", "shapes_tiny": "ms_"}.items():
+        alone = state(plain)
+        for kind in variants:
+            found = state(f"shapes_tiny_{prefix}{kind}")
+            assert found.keys() > alone.keys()
+            assert all(torch.equal(found[name], value) for name, value in alone.items())
+
+
 class ReadFields:
     """Dotted keys of the recipe fields that were read; counts fields of known recipes only."""
 
@@ -267,6 +392,14 @@ VARIANTS: dict[str, tuple[str, Sequence[str]]] = {
     ),
     "cosine": ("shapes_tiny_baseline", (SMALL_SHAPES, "train.schedule=cosine")),
     "coco": ("shapes_tiny", ("data.source=coco", "data.root=ROOT", "train.precision=bf16")),
+    "repeated_hungarian": (
+        "shapes_tiny",
+        (SMALL_SHAPES, "supervision.one_to_many.assigner.type=repeated_hungarian"),
+    ),
+    "task_aligned": (
+        "shapes_tiny",
+        (SMALL_SHAPES, "supervision.one_to_many.assigner={type: task_aligned, k: 5}"),
+    ),
     "one_stage": (
         "shapes_tiny",
         (

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from msdetr.build import build_model, groups_with_one_to_many
+from msdetr.build import (
+    build_collator,
+    build_detection_settings,
+    build_model,
+    groups_with_one_to_many,
+)
+from msdetr.data.batching import Collator
 from msdetr.data.labels import LabelSpace
 from msdetr.engine.checkpoint import find_checkpoint, read_info, read_weights, resolve_checkpoint
 from msdetr.engine.weights import load_weights
 from msdetr.errors import CheckpointError, UsageError
+from msdetr.evaluation.settings import DetectionSettings
 from msdetr.model import DetectionModel
 from msdetr.recipe import QueryGroupsRecipe, Recipe, recipe_from_dict, recipe_to_dict
 
@@ -38,6 +46,16 @@ class LoadedCheckpoint:
     recipe: Recipe
     label_space: LabelSpace
     info: dict[str, Any]
+
+    @cached_property
+    def collator(self) -> Collator:
+        """What turns samples into batches for the model."""
+        return build_collator(self.recipe, self.model)
+
+    @cached_property
+    def detection_settings(self) -> DetectionSettings:
+        """How detections are made of the model's predictions."""
+        return build_detection_settings(self.recipe, self.label_space)
 
 
 def checkpoint_info(recipe: Recipe, label_space: LabelSpace) -> dict[str, Any]:
@@ -92,9 +110,9 @@ def check_free(output: Path, *, force: bool = False) -> None:
     if not output.exists():
         return
     if find_checkpoint(output) != output:
-        raise UsageError(str(output), "exists and is no checkpoint; give another --output")
+        raise UsageError(str(output), "exists and is no checkpoint; give another `output`")
     if not force:
-        raise UsageError(str(output), "exists already; give another --output, or --force")
+        raise UsageError(str(output), "exists already; give another `output`, or `force=True`")
 
 
 def _build(recipe: Recipe, num_classes: int, *, with_extra_groups: bool) -> DetectionModel:

@@ -57,7 +57,7 @@ def open_checkpoint(
     """
     if recipe is not None:
         if path.is_dir():
-            raise UsageError("--recipe", f"is for published .pth files; {path} has its own recipe")
+            raise UsageError("`recipe`", f"is for published .pth files; {path} has its own recipe")
         return load_official(path, recipe, overrides=overrides, with_extra_groups=with_extra_groups)
     if path.is_file():
         raise UsageError(str(path), _which_recipe(path))
@@ -160,9 +160,9 @@ def export_official(loaded: LoadedCheckpoint, output: Path, *, force: bool = Fal
         VerificationError: What was written differs from the model.
     """
     if output.is_dir():
-        raise UsageError(str(output), "is a folder; --output needs the name of a file")
+        raise UsageError(str(output), "is a folder; `output` needs the name of a file")
     if output.exists() and not force:
-        raise UsageError(str(output), "exists already; give another --output, or --force")
+        raise UsageError(str(output), "exists already; give another `output`, or `force=True`")
     problems = [*_unknown_to_published(loaded.recipe.model), *_missing_groups(loaded)]
     if problems:
         raise CheckpointError(str(loaded.path), problems)
@@ -178,7 +178,7 @@ def _which_recipe(path: Path) -> str:
     except CheckpointError:
         fitting = []
     named = f" (it fits {', '.join(fitting)})" if fitting else ""
-    return f"{generic}; for a published .pth file name its recipe, too: --recipe NAME{named}"
+    return f"{generic}; for a published .pth file name its recipe, too: `recipe=NAME`{named}"
 
 
 def _label_space(path: Path, num_classes: int, classes: Path | None) -> LabelSpace:
@@ -186,7 +186,7 @@ def _label_space(path: Path, num_classes: int, classes: Path | None) -> LabelSpa
         raise CheckpointError(
             str(path),
             f"has {num_classes} classes, not COCO's {COCO91_CLASSES}; name them with "
-            "--classes ANNOTATIONS.json",
+            "`classes=ANNOTATIONS.json`",
         )
     categories = _coco_categories() if classes is None else _read_categories(classes)
     ids = tuple(sorted(categories))
@@ -233,5 +233,5 @@ def _missing_groups(loaded: LoadedCheckpoint) -> list[Problem]:
     if has_none or loaded.model.training_groups is not None:
         return []
     reason = "are in the published model, but not in one loaded for inference"
-    advice = f"use msdetr export --format official --ckpt {loaded.path}"
+    advice = "open the checkpoint with all its query groups"
     return [Problem("model.query_groups", f"{reason}; {advice}")]

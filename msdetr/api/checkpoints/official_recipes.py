@@ -93,7 +93,7 @@ def explain_misfit(published: PublishedFile, expected: Mapping[str, Tensor], rec
         )
     fitting = fitting_recipes(published)
     if len(fitting) == 1:
-        return f"does not fit recipe {recipe}, but {fitting[0]}: use --recipe {fitting[0]}"
+        return f"does not fit recipe {recipe}, but {fitting[0]}: use `recipe={fitting[0]!r}`"
     if fitting:
         return (
             f"does not fit recipe {recipe}, but {', '.join(fitting)}, which have the same tensors: "
@@ -101,7 +101,7 @@ def explain_misfit(published: PublishedFile, expected: Mapping[str, Tensor], rec
         )
     return (
         f"does not fit recipe {recipe} nor any packaged one: if it is a variant of one, state the "
-        "differences with --set model.KEY=VALUE; else it is damaged or of another model"
+        "differences with `overrides=['model.KEY=VALUE']`; else it is damaged or of another model"
     )
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from msdetr.data.dataset import DetectionDataset
 from msdetr.data.loading import BatchLoader
 from msdetr.data.sampling import eval_batches
 from msdetr.evaluation.results import detections_to_results
+from msdetr.evaluation.settings import DetectionSettings
 from msdetr.model.detections import select_detections, suppress_duplicates
 from msdetr.structures import Detections, ModelOutput
 
@@ -26,25 +26,6 @@ def merge_shares(shares: Iterable[Results]) -> Results:
     """Put the results of several processes in the order in which one would find them."""
     together = (result for share in shares for result in share)
     return sorted(together, key=lambda result: int(result["image_id"]))
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectionSettings:
-    """How detections are made of predictions.
-
-    Attributes:
-        limit: Detections per image.
-        nms_threshold: IoU of the class-wise suppression; None for none.
-        batch_size: Images per forward pass.
-        precision: Arithmetic of the layers.
-        category_id_of_label: [K] category id of every label.
-    """
-
-    limit: int
-    nms_threshold: float | None
-    batch_size: int
-    precision: Literal["fp32", "bf16", "fp16"]
-    category_id_of_label: Sequence[int]
 
 
 class DatasetDetector:

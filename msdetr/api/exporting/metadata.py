@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 from msdetr.api.checkpoints.loaded import LoadedCheckpoint
-from msdetr.build import build_collator
 from msdetr.data.transforms import MIN_SIDE_PX
 from msdetr.export import ExportSettings
 from msdetr.recipe import recipe_to_dict
@@ -42,7 +41,7 @@ def describe_export(
 
 
 def _preprocessing(loaded: LoadedCheckpoint, settings: ExportSettings) -> dict[str, Any]:
-    data, collator = loaded.recipe.data, build_collator(loaded.recipe, loaded.model)
+    data, collator = loaded.recipe.data, loaded.collator
     resize: dict[str, Any]
     if settings.static_hw is None:
         resize = {

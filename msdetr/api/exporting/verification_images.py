@@ -16,12 +16,11 @@ from msdetr.api.checkpoints.loaded import LoadedCheckpoint
 from msdetr.api.datasets import EvaluationData, load_evaluation_data
 from msdetr.api.detection.dataset_detector import Results
 from msdetr.api.progress import counting, show_progress
-from msdetr.build import build_collator, build_eval_transform, build_label_space
+from msdetr.build import build_eval_dataset, build_label_space
 from msdetr.data import shapes
 from msdetr.data.coco_index import locate_split, read_coco
 from msdetr.data.dataset import DetectionDataset
 from msdetr.data.sample import Example
-from msdetr.data.transforms import Transform
 from msdetr.errors import DataError
 from msdetr.evaluation import detections_to_results, evaluate_boxes
 from msdetr.export import ExportSettings, VerificationBatch
@@ -98,7 +97,7 @@ def verification_batches(
     """
     dataset = data.dataset
     groups = _group(_spread(dataset, num_images), settings)
-    collator = build_collator(loaded.recipe, loaded.model)
+    collator = loaded.collator
     tight = replace(collator, pad_multiple=1)
     for group in show_progress(groups, len(groups), "verifying"):
         size = len(group) if settings.static_hw is None else settings.batch
@@ -141,10 +140,8 @@ def _shapes(loaded: LoadedCheckpoint) -> EvaluationData:
         root = shapes.ensure(folder, 1, _NUM_SHAPES, progress)
     split = locate_split("val", root=root)
     index = read_coco(split.images_dir, split.annotations_file)
-    recipe = loaded.recipe
-    label_space = build_label_space(recipe.data, index)
-    transform: Transform = build_eval_transform(recipe.data)
-    return EvaluationData(DetectionDataset(index, transform, label_space, recipe.train.seed))
+    label_space = build_label_space(loaded.recipe.data, index)
+    return EvaluationData(build_eval_dataset(loaded.recipe, index, label_space))
 
 
 def _spread(dataset: DetectionDataset, num_images: int) -> list[int]:

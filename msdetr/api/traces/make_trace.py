@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,20 +14,21 @@ from msdetr.api.checkpoints.official import open_checkpoint
 from msdetr.api.datasets import EvaluationData, find_index, load_evaluation_data
 from msdetr.api.detection.dataset_detector import autocast
 from msdetr.api.progress import show_progress
+from msdetr.api.traces.group_traces import GroupTracer
 from msdetr.assignment import HungarianAssigner, OneToManyAssigner
 from msdetr.build import (
     build_collator,
     build_criterion,
+    build_initial_model,
     build_label_space,
-    build_model,
+    build_loader,
 )
 from msdetr.data.batching import Batch
 from msdetr.data.coco_index import CocoIndex
-from msdetr.data.loading import BatchLoader
 from msdetr.data.sampling import eval_batches
 from msdetr.engine.checkpoint import EMA_FILE, MODEL_FILE, has_averaged_weights
 from msdetr.engine.device import resolve_device
-from msdetr.errors import DataError, UsageError
+from msdetr.errors import AssignerError, DataError, Problem, UsageError
 from msdetr.files import digest_file
 from msdetr.inspection.recording import RecordedImage, Recorder
 from msdetr.inspection.rematch import check_assigner
@@ -36,7 +37,7 @@ from msdetr.inspection.trace import BRANCHES, MatchTrace, TracedImage, TraceInfo
 from msdetr.losses import BranchRule, Criterion
 from msdetr.model import DetectionModel
 from msdetr.recipe import OneToManyRecipe, Recipe, load_recipe, recipe_to_dict
-from msdetr.seeding import seed_torch, seeded_generator
+from msdetr.seeding import seeded_generator
 from msdetr.structures import Assigner, ModelOutput
 
 DEFAULT_NUM_IMAGES = 200
@@ -65,7 +66,7 @@ class ProbeSet:
         missing = [str(image_id) for image_id in self.image_ids if image_id not in known]
         if missing:
             raise UsageError(
-                "--image-ids",
+                "`image_ids`",
                 f"{', '.join(missing[:5])}: not among the {len(index)} images of "
                 f"{index.annotations_file}",
             )
@@ -115,7 +116,7 @@ def trace_checkpoint(
     """
     loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides, with_extra_groups=True)
     images = load_evaluation_data(loaded.recipe, loaded.label_space, data)
-    criterion = build_criterion(loaded.recipe.supervision)
+    criterion = build_criterion(loaded.recipe.supervision, loaded.recipe.model.query_groups)
     check_same_assigner(loaded.info, criterion, str(loaded.path))
     model = loaded.model.to(resolve_device(device))
     return trace_model(
@@ -164,8 +165,7 @@ def trace_untrained(
     label_space = build_label_space(recipe.data, find_index(recipe.data, data))
     images = load_evaluation_data(recipe, label_space, data)
     with torch.random.fork_rng(devices=[]):
-        seed_torch(recipe.train.seed, "init")
-        model = build_model(recipe.model, label_space.num_classes).eval()
+        model = build_initial_model(recipe, label_space.num_classes).eval()
     origin = TraceOrigin(f"from scratch: {recipe_name}", None, "untrained")
     model.to(resolve_device(device))
     return trace_model(model, recipe, images, probe=probe, origin=origin)
@@ -199,7 +199,8 @@ def trace_model(
     recorder = Recorder(complete)
     if isinstance(recorder.one_to_many, OneToManyAssigner):
         check_assigner(recorder.one_to_many, recipe.model.num_queries)
-    tracer = _Tracer(model, recipe, images, recorder)
+    groups = GroupTracer(model, recipe, images.dataset.label_space, complete)
+    tracer = _Tracer(model, recipe, images, recorder, groups)
     positions = probe.positions(images.dataset.index)
     traced = tuple(tracer.trace(positions, quiet=quiet))
     rule = _stored(recipe, recorder.one_to_many, traced)
@@ -210,15 +211,20 @@ class _Tracer:
     """Runs a model over images of a data set and records what is assigned."""
 
     def __init__(
-        self, model: DetectionModel, recipe: Recipe, images: EvaluationData, recorder: Recorder
+        self,
+        model: DetectionModel,
+        recipe: Recipe,
+        images: EvaluationData,
+        recorder: Recorder,
+        groups: GroupTracer,
     ) -> None:
         self._model = model
         self._recipe = recipe
         self._index = images.dataset.index
         self._recorder = recorder
-        self._loader = BatchLoader(
-            images.dataset, build_collator(recipe, model), num_workers=recipe.data.num_workers
-        )
+        self._groups = groups
+        collator = build_collator(recipe, model)
+        self._loader = build_loader(recipe.data, images.dataset, collator)
         self._areas = {a["id"]: a["area"] for a in images.ground_truth["annotations"]}
 
     @torch.inference_mode()
@@ -230,9 +236,10 @@ class _Tracer:
             batch = on_host.to(device)
             with autocast(device, self._recipe.train.precision):
                 output: ModelOutput = self._model(batch.images, with_one_to_many=True)
+            groups = self._groups.trace(batch, on_host.targets.image_ids.tolist())
             for row, (_, position) in enumerate(keys):
                 recorded = self._record(output, batch, row)
-                yield self._traced(position, on_host, row, recorded)
+                yield replace(self._traced(position, on_host, row, recorded), groups=groups[row])
 
     def _record(self, output: ModelOutput, batch: Batch, row: int) -> RecordedImage:
         num_layers, _, num_queries, _ = output.one_to_one.logits.shape
@@ -267,10 +274,9 @@ def _both_branches(recipe: Recipe, criterion: Criterion | None) -> Criterion:
     """The model's criterion; a baseline gets the default one-to-many rule beside its own."""
     supervision = recipe.supervision
     if supervision.one_to_many is None:
-        update: dict[str, object] = dict.fromkeys(("hybrid", "group", "denoising"))
-        update["one_to_many"] = OneToManyRecipe()
-        return build_criterion(supervision.model_copy(update=update))
-    return criterion or build_criterion(supervision)
+        supervision = supervision.model_copy(update={"one_to_many": OneToManyRecipe()})
+        return build_criterion(supervision, recipe.model.query_groups)
+    return criterion or build_criterion(supervision, recipe.model.query_groups)
 
 
 def _stored(
@@ -280,9 +286,15 @@ def _stored(
     if isinstance(assigner, OneToManyAssigner):
         return assigner
     section = recipe_to_dict(recipe)["supervision"]["one_to_many"]["assigner"]
-    explanation = images[0].explanation
-    assert explanation is not None
-    return StoredScheme.of(section, assigner.describe(), explanation)
+    schemes = [
+        StoredScheme.of(section, assigner.describe(), image.explanation)
+        for image in images
+        if image.explanation is not None
+    ]
+    if any(scheme != schemes[0] for scheme in schemes):
+        problem = "gives images other columns, causes or reasons than the first one"
+        raise AssignerError(assigner.describe(), [Problem("explain", problem)])
+    return schemes[0]
 
 
 def _info(

@@ -63,7 +63,7 @@ def check_same_annotations(checkpoint: Path, data: TrainingData) -> None:
                     now["annotations"],
                     f"is not what the run began with: its SHA-256 was {_shorten(before)}, is "
                     f"{_shorten(now['annotations_sha256'])}; put the old file back, or start a "
-                    "new run with --init-from",
+                    "new run with `init_from`",
                 )
             )
     if problems:
@@ -75,7 +75,7 @@ def _recorded_data(checkpoint: Path) -> Mapping[str, Mapping[str, Any]]:
     if not isinstance(recorded, dict) or not all(isinstance(v, dict) for v in recorded.values()):
         raise CheckpointError(
             str(checkpoint),
-            "does not say which annotations the run began with; start a new run with --init-from",
+            "does not say which annotations the run began with; start a new run with `init_from`",
         )
     return recorded
 

@@ -117,6 +117,7 @@ def _facts(
     facts = [
         ("supervision", supervision),
         ("queries", str(fields["model"]["num_queries"])),
+        *_group_facts(recipe),
         ("validation images", str(images.dataset.index.annotations_file)),
         ("finished epochs", f"{len(epochs)} of {fields['train']['epochs']}"),
         ("images per step", str(fields["train"]["batch_size"])),
@@ -126,6 +127,24 @@ def _facts(
         best = max(scored, key=lambda row: row["ap"])
         facts.append(("last AP", f"{100 * scored[-1]['ap']:.1f}"))
         facts.append(("best AP", f"{100 * best['ap']:.1f} after epoch {best['epoch'] + 1}"))
+    return facts
+
+
+def _group_facts(recipe: Recipe) -> list[tuple[str, str]]:
+    """What trained beside the primary queries; nothing of it is left at inference."""
+    groups, supervision = recipe.model.query_groups, recipe.supervision
+    facts = []
+    if groups.hybrid is not None and supervision.hybrid is not None:
+        number, copies = groups.hybrid.queries, supervision.hybrid.copies
+        facts.append(("hybrid group, training only", f"{number} queries, {copies} per target"))
+    if groups.group is not None:
+        others, queries = groups.group.groups - 1, recipe.model.num_queries
+        facts.append(("further groups, training only", f"{others} of {queries} queries each"))
+    if groups.denoising is not None:
+        kind = "contrastive" if groups.denoising.contrastive else "plain"
+        budget, fixed = groups.denoising.budget, groups.denoising.groups
+        extent = f"{fixed} groups" if budget is None else f"budget {budget}"
+        facts.append(("denoising queries, training only", f"{kind}, {extent}"))
     return facts
 
 

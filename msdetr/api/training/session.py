@@ -11,35 +11,34 @@ from torch import nn
 from msdetr.api.checkpoints.assigner_file import assigner_info
 from msdetr.api.checkpoints.loaded import checkpoint_info
 from msdetr.api.datasets import TrainingData
-from msdetr.api.detection.dataset_detector import DatasetDetector, DetectionSettings, merge_shares
+from msdetr.api.detection.dataset_detector import DatasetDetector, merge_shares
 from msdetr.api.traces.epoch_traces import EpochTracer
 from msdetr.api.training.detection_task import DetectionTask
 from msdetr.build import (
     build_collator,
     build_criterion,
-    build_model,
-    build_parameter_groups,
+    build_detection_settings,
+    build_epoch_plan,
+    build_initial_model,
+    build_loader,
+    build_optimizer,
     build_schedule,
     build_train_collator,
-    groups_with_one_to_many,
+    build_trainer_settings,
+    build_weight_average,
     load_pretrained_backbone,
 )
 from msdetr.data.batching import Batch
-from msdetr.data.loading import BatchLoader
 from msdetr.data.sampling import EpochPlan
-from msdetr.engine.ema import WeightAverage
 from msdetr.engine.loop import Trainer
-from msdetr.engine.optimizer import build_adamw
 from msdetr.engine.processes import Processes
 from msdetr.engine.reporting import logger
 from msdetr.engine.run_directory import RunDirectory
-from msdetr.engine.settings import TrainerSettings
 from msdetr.evaluation.coco import evaluate_boxes
 from msdetr.evaluation.matching import describe_library
 from msdetr.evaluation.results import write_results
 from msdetr.files import replace_text
 from msdetr.recipe import Recipe
-from msdetr.seeding import seed_torch
 
 
 class TrainingSession:
@@ -72,28 +71,14 @@ class TrainingSession:
         self._accelerator = accelerator
         self._processes = Processes(accelerator)
         self._directory = directory
-        self.plan = plan or EpochPlan(
-            len(data.train),
-            recipe.train.batch_size,
-            recipe.train.images_per_forward,
-            recipe.train.seed,
-        )
-        seed_torch(recipe.train.seed, "init")
-        self.model = build_model(
-            recipe.model,
-            data.label_space.num_classes,
-            checkpoint_encoder=recipe.train.checkpoint_encoder,
-            one_to_many_groups=groups_with_one_to_many(recipe.supervision),
-        )
+        self.plan = plan or build_epoch_plan(recipe.train, len(data.train))
+        self.model = build_initial_model(recipe, data.label_space.num_classes)
         self.criterion = build_criterion(recipe.supervision, recipe.model.query_groups)
         self.task = DetectionTask(self.criterion)
         self._collator = build_collator(recipe, self.model)
-        self._train_loader = BatchLoader(
-            data.train,
-            build_train_collator(recipe, self.model, data.label_space),
-            num_workers=recipe.data.num_workers,
-            pin_memory=accelerator.device.type == "cuda",
-        )
+        on_gpu = accelerator.device.type == "cuda"
+        collator = build_train_collator(recipe, self.model, data.label_space)
+        self._train_loader = build_loader(recipe.data, data.train, collator, pin_memory=on_gpu)
         self._detector = self._build_detector()
         self._tracer = (
             EpochTracer(recipe, data.val, directory.path, self.criterion)
@@ -112,29 +97,14 @@ class TrainingSession:
     def trainer(self) -> Trainer[Batch]:
         """Compose the training loop."""
         recipe = self.recipe.train
-        steps = self.plan.num_steps
         trainer = Trainer(
             accelerator=self._accelerator,
             model=self.model,
-            optimizer=build_adamw(
-                self.model,
-                build_parameter_groups(self.model, recipe),
-                weight_decay=recipe.weight_decay,
-            ),
-            schedule=build_schedule(recipe, steps),
+            optimizer=build_optimizer(self.model, recipe),
+            schedule=build_schedule(recipe, self.plan.num_steps),
             task=self.task,
             loader_for_epoch=self.batches,
-            settings=TrainerSettings(
-                epochs=recipe.epochs,
-                steps_per_epoch=steps,
-                micro_batches_per_step=self.plan.micro_batches_per_step,
-                seed=recipe.seed,
-                clip_norm=recipe.clip_norm,
-                log_every_steps=recipe.log_every_steps,
-                evaluate_every_epochs=self.recipe.evaluation.every_epochs,
-                keep_every_epochs=recipe.keep_every_epochs,
-                compile_model=recipe.compile,
-            ),
+            settings=build_trainer_settings(self.recipe, self.plan),
             run_directory=self._directory,
             info={
                 **checkpoint_info(self.recipe, self.data.label_space),
@@ -144,7 +114,7 @@ class TrainingSession:
                 "repeats": self.plan.repeats,
             },
             evaluate=self.evaluate,
-            ema=None if recipe.ema is None else WeightAverage(self.model, recipe.ema.decay),
+            ema=build_weight_average(self.model, recipe),
         )
         if self._tracer is not None:
             trainer.inspect_epochs(self._tracer)
@@ -177,19 +147,12 @@ class TrainingSession:
         return metrics.summary()
 
     def _build_detector(self) -> DatasetDetector:
-        evaluation = self.recipe.evaluation
         dataset = self.data.val.dataset
         return DatasetDetector(
             dataset,
-            BatchLoader(dataset, self._collator, num_workers=self.recipe.data.num_workers),
-            DetectionSettings(
-                limit=evaluation.detections_per_image,
-                nms_threshold=evaluation.nms_threshold,
-                batch_size=evaluation.batch_size,
-                # Accelerate has wrapped the model's forward in the training's precision.
-                precision="fp32",
-                category_id_of_label=self.data.label_space.category_id_by_label,
-            ),
+            build_loader(self.recipe.data, dataset, self._collator),
+            # Accelerate has wrapped the model's forward in the training's precision.
+            build_detection_settings(self.recipe, self.data.label_space, is_wrapped=True),
             rank=self._processes.rank,
             num_processes=self._processes.num_processes,
         )

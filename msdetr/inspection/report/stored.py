@@ -24,7 +24,7 @@ def scheme_entry(scheme: StoredScheme, images: Sequence[TracedImage]) -> dict[st
         images: Of its trace.
     """
     return {
-        "type": scheme.type,
+        "name": scheme.name,
         "description": scheme.description,
         # Without the values that some of them end in.
         "reasons": [_plain(reason.code) for reason in scheme.reasons],

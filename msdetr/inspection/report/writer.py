@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, Template
 from msdetr.assignment import OneToManyAssigner
 from msdetr.errors import TraceError
 from msdetr.files import replacing_file
+from msdetr.inspection.group_summary import summarize_groups, summarize_noise
 from msdetr.inspection.report.payload import StoredImage, pairs_kept, store
 from msdetr.inspection.report.pictures import encode_pictures
 from msdetr.inspection.report.stored import scheme_entry, stored_layers
@@ -90,8 +91,9 @@ def write_report(
         "left_out": len(trace.images) - fitting,
         "without_photo": missing,
         "pairs": _pairs(trace, images, stored),
+        "num_images": len(trace.images),
     }
-    context = {"report": _index(trace, images), "notes": notes}
+    context = {"report": _index(trace, images), "notes": notes, **_groups(trace)}
     _write(path, {**context, "blocks": blocks[:fitting], "photos": photos})
     return ReportSize(path.stat().st_size, fitting, len(trace.images) - fitting, missing)
 
@@ -208,9 +210,16 @@ def _image_entry(trace: MatchTrace, image: TracedImage) -> dict[str, Any]:
     }
 
 
+def _groups(trace: MatchTrace) -> dict[str, Any]:
+    """Statistics of query groups, which the page shows as they are."""
+    groups = [image.groups for image in trace.images]
+    return {"groups": summarize_groups(groups), "noise": summarize_noise(groups)}
+
+
 def _template() -> Template:
     loader = PackageLoader("msdetr.inspection.report", "page")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["share"] = lambda value: "-" if value is None else f"{100 * value:.1f}%"
     return environment.get_template("matching.html.j2")
 
 

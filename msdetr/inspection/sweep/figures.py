@@ -48,11 +48,11 @@ FIGURES: Mapping[str, _Quantity] = {
 }
 """Quantity of every picture, by name."""
 
-_NAMES = {"k": "k", "threshold": "threshold", "iou_weight": "alpha (IoU weight)"}
+_NAMES = {"k": "k", "threshold": "threshold", "iou_weight": "IoU weight"}
 
 
 def draw_sweep(rows: Sequence[Row], grid: SweepGrid, own: OneToManyAssigner) -> dict[str, Figure]:
-    """Draw a picture per quantity: maps over the threshold and alpha, one per k.
+    """Draw a picture per quantity: maps over the threshold and the IoU weight, one per k.
 
     Where one of the two has a single value, k takes its place.
 

@@ -161,7 +161,7 @@ def test_exported_file_is_the_model(
     assert detector.device == torch.device("cpu")
     now = [m.backend for m in detector.model.modules() if isinstance(m, DeformableAttention)]
     assert now == backends
-    with pytest.raises(UsageError, match="exists; add --force"):
+    with pytest.raises(UsageError, match="exists; add `force=True`"):
         detector.export(tmp_path / name)
 
 

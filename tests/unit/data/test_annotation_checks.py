@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from msdetr.data.annotation_checks import check_classes, check_crowding
+from msdetr.data.annotation_checks import (
+    check_classes,
+    check_crowding,
+    check_group_crowding,
+)
 from msdetr.data.coco_index import CocoIndex, read_coco
 
 
@@ -72,6 +76,17 @@ def test_crowding() -> None:
     }
     assert [f.check for f in check_crowding(ids, boxes, 10, None)] == ["more_boxes_than_queries"]
     assert check_crowding(ids, boxes, 11, 11) == ()
+
+
+def test_crowding_of_query_groups() -> None:
+    ids, boxes = np.array([11, 12, 13]), np.array([5, 6, 9])
+    hybrid, denoising = check_group_crowding(ids, boxes, hybrid=5, denoising=8)
+    assert (hybrid.check, hybrid.examples) == ("more_boxes_than_hybrid", ("image 12", "image 13"))
+    assert denoising.check == "more_boxes_than_denoising_budget"
+    assert denoising.examples == ("image 13",)
+    assert "max_targets" in denoising.message
+    assert check_group_crowding(ids, boxes, hybrid=9, denoising=9) == ()
+    assert check_group_crowding(ids, boxes, hybrid=None, denoising=None) == ()
 
 
 def test_classes() -> None:

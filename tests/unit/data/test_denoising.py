@@ -215,8 +215,8 @@ class TestLabels:
         assert noised.labels.unique().tolist() == [1, 13, 90]
 
 
-def test_evaluation_draws_nothing(variant: str, small_recipe: Callable[..., Recipe]) -> None:
-    recipe = small_recipe(variant)
+def test_evaluation_draws_nothing(grouped_recipe: str, small_recipe: Callable[..., Recipe]) -> None:
+    recipe = small_recipe(grouped_recipe)
     model = build_model(recipe.model, 3)
     assert build_collator(recipe, model).noise is None
     space = LabelSpace((1, 2, 3), ("a", "b", "c"), 3)

@@ -16,6 +16,7 @@ from msdetr.drawing.matching import (
     Role,
     ShownQuery,
     ShownTarget,
+    compact,
     draw_overview,
     draw_region,
     draw_target,
@@ -76,6 +77,19 @@ def test_a_higher_score_gives_a_wider_line() -> None:
         amount(draw(replace(POSITIVE, score=score)), Role.POSITIVE) for score in (0.3, 0.6, 1.0)
     ]
     assert areas[0] < areas[1] < areas[2]
+
+
+def test_scores_without_bounds_set_the_width_by_their_share() -> None:
+    assert POSITIVE.width == POSITIVE.score
+    assert replace(POSITIVE, score=-3.0, strength=0.5).width == 0.5
+
+
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [(-0.0447, "-0.04"), (-12.34, "-12"), (0.0221, "0.022"), (1.4e-5, "1e-5"), (0.0, "0")],
+)
+def test_score_of_any_size_fits_its_column(score: float, text: str) -> None:
+    assert compact(score) == text
 
 
 def test_roles_differ_in_lightness_or_pattern() -> None:

@@ -22,7 +22,7 @@ def test_a_new_run_holds_recipe_and_environment(tmp_path: Path) -> None:
 
 def test_a_directory_in_use_is_refused_with_the_ways_out(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(RunDirectoryError, match=r"not empty.*--resume.*--output"):
+    with pytest.raises(RunDirectoryError, match=r"not empty.*`resume=True`.*`output`"):
         RunDirectory(tmp_path).create(recipe_text="", environment={})
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -135,7 +135,7 @@ def test_a_signalled_run_saves_its_state_and_can_go_on(
     _, errors = process.communicate(timeout=120)
     assert process.returncode == code
     assert "Traceback" not in errors
-    assert "continue with --resume" in errors
+    assert "continue with `resume=True`" in errors
     steps = read_info(run.last)["run_state"]["step"]
     assert steps >= 2
     # To the end of the epoch under way, in this process.

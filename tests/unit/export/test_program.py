@@ -92,6 +92,22 @@ def test_nothing_of_the_training_is_left(kind: str, build_tiny: Build) -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("kind", ["hybrid", "group", "cdn"])
+def test_query_groups_change_nothing(kind: str, build_tiny: Build, images: ImageBatch) -> None:
+    model = build_tiny(recipe=f"shapes_tiny_ms_{kind}")
+    plain = build_tiny()
+    state = model.state_dict()
+    plain.load_state_dict({name: state[name] for name in plain.state_dict()})
+    program, expected = (
+        build_program(each, ExportSettings(raw=True), detections=9) for each in (model, plain)
+    )
+    assert model.training_groups is not None
+    assert program.state_dict().keys() == expected.state_dict().keys()
+    with torch.no_grad():
+        for ours, theirs in zip(program(images.pixels), expected(images.pixels), strict=True):
+            assert torch.equal(ours, theirs)
+
+
 def test_half_precision_keeps_what_yields_coordinates(
     build_tiny: Build, images: ImageBatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,15 +15,20 @@ from msdetr.boxes import cxcywh_to_xyxy, iou_and_giou
 from msdetr.losses import (
     BranchRule,
     Criterion,
+    DenoisingRule,
+    GroupRule,
     LossWeights,
+    Normalizer,
     Supervision,
     SupervisionBranch,
     total_loss,
 )
 from msdetr.structures import (
     Assignment,
+    GroupOutput,
     LossTerm,
     ModelOutput,
+    NoisedTargets,
     Predictions,
     Proposals,
     Targets,
@@ -206,3 +212,63 @@ def test_predictions_that_are_not_finite_show_in_the_terms(targets: Targets) -> 
     terms = criterion_of(ROWS)(ModelOutput(broken), targets, num_targets=4, u=U)
     assert all(term.value.isnan() for term in terms if term.name == "box")
     assert total_loss(terms).isnan()
+
+
+class TestNormalizersWithoutTargets:
+    """The class loss of background is all there is; it is divided by what few targets give."""
+
+    EMPTY = Targets.from_lists([torch.zeros(0, 4)] * 2, [torch.zeros(0, dtype=torch.int64)] * 2)
+
+    def class_terms(self, normalizer: Normalizer, num_targets: float) -> Tensor:
+        nothing = [(0, 0, 0, 0, 0.0, False)]
+        rule = BranchRule(Fixed(nothing), WEIGHTS, normalizer)
+        criterion = Criterion(Supervision(assign_each, rule, groups={"hybrid": GroupRule(rule)}))
+        predictions = draw_predictions()
+        output = ModelOutput(predictions, extra_groups=(GroupOutput("hybrid", predictions),))
+        terms = by_key(criterion(output, self.EMPTY, num_targets=num_targets, u=U))
+        assert not any(value for key, value in terms.items() if "class" not in key)
+        return torch.stack([terms[f"hybrid/class/{layer}"] for layer in range(NUM_LAYERS)])
+
+    def test_divided_by_the_clamped_product(self) -> None:
+        background = self.class_terms(Normalizer(), 1.0)
+        assert background.min() > 0
+        for normalizer, num_targets, expected in (
+            (Normalizer(copies=6), 0, 1),
+            (Normalizer(copies=6), 0.5, 3),
+            (Normalizer(copies=6), 2, 12),
+            (Normalizer(groups=3), 0, 3),
+            (Normalizer(groups=3), 2, 6),
+        ):
+            found = self.class_terms(normalizer, num_targets)
+            torch.testing.assert_close(found, background / expected)
+
+    def test_ignored_padding_is_in_no_loss(self, targets: Targets) -> None:
+        rows = torch.zeros(NUM_IMAGES, NUM_QUERIES, dtype=torch.int64)
+        valid = torch.zeros(NUM_IMAGES, NUM_QUERIES, dtype=torch.bool)
+        valid[0, :2] = True
+        noised = NoisedTargets(
+            labels=rows,
+            boxes_cxcywh=torch.zeros(*rows.shape, 4),
+            logits=torch.zeros(*rows.shape, 4),
+            target=rows,
+            positive=valid,
+            valid=valid,
+            num_groups=1,
+        )
+        found = {}
+        for padding in ("background", "ignore"):
+            predictions = draw_predictions()
+            assert predictions.logits.is_leaf
+            group = GroupOutput("denoising", predictions, noised=noised)
+            denoising = DenoisingRule(WEIGHTS, padding)
+            supervision = replace(criterion_of(ROWS).supervision, denoising=denoising)
+            output = ModelOutput(draw_predictions(), extra_groups=(group,))
+            terms = Criterion(supervision)(output, targets, num_targets=2, u=U)
+            own = [term for term in terms if term.branch == "denoising"]
+            total_loss(own).backward()
+            assert predictions.logits.grad is not None
+            touched = predictions.logits.grad.abs().sum(-1).amin(0) > 0
+            found[padding] = total_loss(own).item()
+            assert torch.equal(touched, valid | (padding == "background"))
+            assert predictions.logits.grad.isfinite().all()
+        assert 0 < found["ignore"] < found["background"]

@@ -80,9 +80,9 @@ def block_names(groups: tuple[QueryGroup, ...]) -> Iterator[str]:
 
 
 def test_mask_is_the_literal_matrix(
-    variant: str, small_recipe: Load, levels: FeatureLevels
+    grouped_recipe: str, small_recipe: Load, levels: FeatureLevels
 ) -> None:
-    recipe = small_recipe(variant)
+    recipe = small_recipe(grouped_recipe)
     groups, _ = make_groups(build(recipe), recipe, levels, make_targets(2, 1))
     blocks = blocks_of(groups)
     assert blocks is not None
@@ -145,9 +145,9 @@ def tensors_of(predictions: Predictions | None) -> list[Tensor]:
 
 
 def test_no_group_depends_on_what_it_must_not_see(
-    variant: str, small_recipe: Load, levels: FeatureLevels
+    grouped_recipe: str, small_recipe: Load, levels: FeatureLevels
 ) -> None:
-    recipe = small_recipe(variant)
+    recipe = small_recipe(grouped_recipe)
     model = build(recipe)
     made, memory = make_groups(model, recipe, levels, make_targets(2, 1))
     groups = tuple(as_leaves(group) for group in made)
@@ -261,6 +261,26 @@ class TestIndependent:
         output: ModelOutput = build(recipe).forward_features(levels)
         branches = [group.one_to_many is not None for group in output.groups]
         assert branches == [True] + [one_to_many == "matched"] * 2
+
+
+@pytest.mark.parametrize("name", ["ms_hybrid_ddetr_pp_300q", "ms_group_ddetr_pp_300q"])
+def test_groups_of_a_one_stage_model_are_learned(
+    name: str, small_recipe: Load, levels: FeatureLevels
+) -> None:
+    recipe = small_recipe(
+        name,
+        *("model.two_stage=false", "model.mixed_query_selection=false"),
+        "supervision.proposals=null",
+    )
+    model = build(recipe)
+    (primary, *extra), _ = make_groups(model, recipe, levels, make_targets(1, 1))
+    for group in extra:
+        assert group.references.shape == (2, group.num_queries, 2)
+        assert (group.proposals, group.cells) == (None, None)
+        assert torch.equal(group.content[0], group.content[1])
+        shared = min(group.num_queries, primary.num_queries)
+        assert not torch.equal(group.content[:, :shared], primary.content[:, :shared])
+    assert_trains(model, recipe, levels, make_targets(2, 0))
 
 
 class TestDenoising:

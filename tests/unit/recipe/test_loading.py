@@ -130,12 +130,12 @@ def test_all_problems_are_reported_at_once_in_columns(write: Write) -> None:
         ("line 4", "supervision.one_to_many.treshold", "unknown key; did you mean 'threshold'?"),
         ("line 6", "model.dropout", "must be a number in [0, 1), got 1.5"),
         ("line 7", "model.backbone.dilation", "must be false for resnet18"),
-        ("--set", "", "must look like key=value with a dotted key, got 'train.lr'"),
-        ("--set", "model.decoder_layers", "must be an integer >= 1, got 0"),
-        ("--set", "epochs", "unknown key; did you mean 'train.epochs'?"),
+        ("`overrides`", "", "must look like key=value with a dotted key, got 'train.lr'"),
+        ("`overrides`", "model.decoder_layers", "must be an integer >= 1, got 0"),
+        ("`overrides`", "epochs", "unknown key; did you mean 'train.epochs'?"),
     ]
     for line, (where, key, message) in zip(lines[1:], text, strict=True):
-        assert line.startswith(f"  {where:<6}   {key:<32}   {message}")
+        assert line.startswith(f"  {where:<11}   {key:<32}   {message}")
 
 
 def test_problem_in_a_parent_names_the_parent_and_its_line(write: Write) -> None:
@@ -216,20 +216,20 @@ def test_mistake_in_a_file(write: Write, text: str, where: str, message: str) ->
 @pytest.mark.parametrize("value", ["None", "no", "false", "null", "'null'", ""])
 def test_look_alike_of_none_is_no_file_of_weights(value: str) -> None:
     place, message = problems("ddetr_300q", f"model.backbone.weights={value}")[0]
-    assert place == "--set"
+    assert place == "`overrides`"
     assert message.endswith("; did you mean 'none'?")
 
 
 @pytest.mark.parametrize("override", ["lr", "=3", "train..lr=3", ".lr=3"])
 def test_override_without_key_and_value(override: str) -> None:
     [(place, message)] = problems("ddetr_300q", override)
-    assert place == "--set"
+    assert place == "`overrides`"
     assert message.startswith("must look like key=value")
 
 
 def test_broken_yaml_in_an_override_names_its_key() -> None:
     [(place, message)] = problems("ddetr_300q", "data.mean=[1, 2")
-    assert place == "--set"
+    assert place == "`overrides`"
     assert message.startswith("data.mean: broken YAML")
 
 

@@ -145,10 +145,10 @@ def test_field_out_of_range(recipe: str, override: str, message: str) -> None:
 
 
 def test_description_says_composition_or_has_no_mixed_supervision(
-    variant: str, small_recipe: Callable[..., Recipe]
+    grouped_recipe: str, small_recipe: Callable[..., Recipe]
 ) -> None:
-    recipe = small_recipe(variant)
+    recipe = small_recipe(grouped_recipe)
     mixed = recipe.supervision.one_to_many is not None
     assert mixed == ("MS-DETR" in recipe.description or "with mixed" in recipe.description)
-    if mixed and not variant.startswith("shapes_tiny"):
+    if mixed and not grouped_recipe.startswith("shapes_tiny"):
         assert "composition" in recipe.description

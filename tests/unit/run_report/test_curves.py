@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def test_figures_carry_their_titles() -> None:
 
 
 def test_layer_that_a_run_lacks_is_refused() -> None:
-    with pytest.raises(UsageError, match="--layer: a has layers 0 to 1, got 2"):
+    with pytest.raises(UsageError, match="`layer`: a has layers 0 to 1, got 2"):
         drawn([run("a")], 2)
 
 
@@ -128,3 +129,28 @@ def test_pictures_of_the_same_numbers_are_the_same_bytes(tmp_path: Path) -> None
 )
 def test_labels_are_the_shortest_that_differ(paths: list[str], labels: list[str]) -> None:
     assert labels_of(paths) == labels
+
+
+def with_groups(*branches: str) -> PlottedRun:
+    """A run whose branches have the class losses 1, 2, ... in its only step."""
+    names = ("one_to_one", *branches)
+    terms = {f"{name}/class/0": float(i) for i, name in enumerate(names, start=1)}
+    terms |= {f"{name}/{kind}/0": 1.0 for name in names for kind in ("box", "giou")}
+    only = HistoryRow(epoch=0, step=1, lr=None, terms=terms, scores={})
+    return PlottedRun(label="a", history=RunHistory(path=Path("a"), epochs=(), steps=(only,)))
+
+
+def test_independent_groups_are_drawn_as_their_mean_beside_the_others() -> None:
+    branches = ("group_1", "group_1_proposals", "group_2", "group_10", "hybrid", "denoising")
+    figure = drawn([with_groups(*branches)])["query_groups"]
+    assert legend(figure) == ["primary", "mean of 3 further groups", "hybrid", "denoising"]
+    # (2 + 4 + 5) / 3: the proposals of a group are no group.
+    assert [y for _, y, _ in lines(figure, 0)] == [[1.0], [11 / 3], [6.0], [7.0]]
+    assert [y for _, y, _ in lines(figure, 1)] == [[7.0]] * 4
+    assert len({line.get_color() for line in figure.axes[0].lines}) == 4
+
+
+def test_several_runs_with_groups_are_told_apart() -> None:
+    runs = [with_groups("hybrid"), run("plain"), replace(with_groups("denoising"), label="b")]
+    figure = drawn(runs)["query_groups"]
+    assert legend(figure) == ["a: primary", "a: hybrid", "b: primary", "b: denoising"]

@@ -28,8 +28,11 @@ function fixed(value, digits) {
   return Number.isFinite(value) ? value.toFixed(digits) : "–";
 }
 
+// A number of any size in about six characters.
 function significant(value) {
-  return Number.isFinite(value) ? String(Number(value.toPrecision(3))) : "–";
+  if (!Number.isFinite(value)) return "–";
+  const isSmall = value !== 0 && Math.abs(value) < 0.01;
+  return isSmall ? value.toExponential(1) : String(Number(value.toPrecision(value < 0 ? 2 : 3)));
 }
 
 function percent(share) {

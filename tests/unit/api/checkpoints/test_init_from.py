@@ -56,19 +56,23 @@ def groups_of(model: DetectionModel) -> set[str]:
     return {name for name in unique_state(model) if name.startswith("training_groups.")}
 
 
-def test_variant_into_a_plain_model(variant: str, small_recipe: Load, tmp_path: Path) -> None:
-    given = build(small_recipe(variant))
-    plain = build(small_recipe(variant, *NO_GROUPS))
-    result = start(plain, ours(tmp_path / "checkpoint", small_recipe(variant), given))
+def test_variant_into_a_plain_model(
+    grouped_recipe: str, small_recipe: Load, tmp_path: Path
+) -> None:
+    given = build(small_recipe(grouped_recipe))
+    plain = build(small_recipe(grouped_recipe, *NO_GROUPS))
+    result = start(plain, ours(tmp_path / "checkpoint", small_recipe(grouped_recipe), given))
     assert result.reinitialised == ()
     assert set(result.skipped) == groups_of(given)
     assert set(result.loaded) == set(unique_state(plain))
     assert_same(plain, given, result.loaded)
 
 
-def test_plain_model_into_a_variant(variant: str, small_recipe: Load, tmp_path: Path) -> None:
-    recipe = small_recipe(variant, *NO_GROUPS)
-    given, model = build(recipe), build(small_recipe(variant))
+def test_plain_model_into_a_variant(
+    grouped_recipe: str, small_recipe: Load, tmp_path: Path
+) -> None:
+    recipe = small_recipe(grouped_recipe, *NO_GROUPS)
+    given, model = build(recipe), build(small_recipe(grouped_recipe))
     result = start(model, ours(tmp_path / "checkpoint", recipe, given))
     assert result.skipped == ()
     assert {name for name, _ in result.reinitialised} == groups_of(model)

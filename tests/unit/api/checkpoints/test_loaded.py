@@ -43,9 +43,9 @@ def save(folder: Path, recipe: Recipe, state: dict[str, Tensor], space: LabelSpa
 
 
 def test_groups_are_left_out_unless_asked_for(
-    variant: str, small_recipe: Load, tmp_path: Path
+    grouped_recipe: str, small_recipe: Load, tmp_path: Path
 ) -> None:
-    recipe = small_recipe(variant)
+    recipe = small_recipe(grouped_recipe)
     state = unique_state(build(recipe))
     saved = save(tmp_path / "checkpoint", recipe, state)
     lean, whole = load_checkpoint(saved), load_checkpoint(saved, with_extra_groups=True)
@@ -104,9 +104,9 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> CocoIndex:
 
 
 def test_detects_what_the_plain_model_with_the_same_weights_detects(
-    variant: str, small_recipe: Load, tmp_path: Path, index: CocoIndex
+    grouped_recipe: str, small_recipe: Load, tmp_path: Path, index: CocoIndex
 ) -> None:
-    recipe = small_recipe(variant, "data.eval_size=64", "data.eval_max_size=96")
+    recipe = small_recipe(grouped_recipe, "data.eval_size=64", "data.eval_max_size=96")
     space = LabelSpace.contiguous(index.categories)
     variant_model = build(recipe, space.num_classes)
     saved = save(tmp_path / "checkpoint", recipe, unique_state(variant_model), space)

@@ -83,9 +83,9 @@ class Training:
 
 @pytest.mark.parametrize("edge", EDGES)
 def test_finite_and_the_same_terms_and_parameters_whatever_the_targets(
-    variant: str, edge: str, small_recipe: Load
+    grouped_recipe: str, edge: str, small_recipe: Load
 ) -> None:
-    training = Training(small_recipe(variant))
+    training = Training(small_recipe(grouped_recipe))
     usual = training.step((2, 1))
     found = training.step(EDGES[edge])
     assert list(found.terms) == list(usual.terms)
@@ -97,9 +97,9 @@ def test_finite_and_the_same_terms_and_parameters_whatever_the_targets(
 
 
 def test_denoising_without_targets_is_zero_and_yet_has_gradients(
-    variant: str, small_recipe: Load
+    grouped_recipe: str, small_recipe: Load
 ) -> None:
-    recipe = small_recipe(variant)
+    recipe = small_recipe(grouped_recipe)
     if recipe.model.query_groups.denoising is None:
         assert not any(name.startswith("denoising") for name in Training(recipe).step((0, 0)).terms)
         return
@@ -114,9 +114,9 @@ def test_denoising_without_targets_is_zero_and_yet_has_gradients(
     assert labels.grad.any()
 
 
-def test_fewer_cells_than_queries(variant: str, small_recipe: Load) -> None:
+def test_fewer_cells_than_queries(grouped_recipe: str, small_recipe: Load) -> None:
     """The collator sees to the primary queries; what is left is for the hybrid ones, if any."""
-    recipe = small_recipe(variant, "model.num_queries=8", "data.pad_multiple=1")
+    recipe = small_recipe(grouped_recipe, "model.num_queries=8", "data.pad_multiple=1")
     training = Training(recipe)
     loss = training.step((3, 1), hw=(8, 16))
     batch = training.batch((3, 1), hw=(8, 16))
@@ -141,15 +141,19 @@ def test_noised_targets_may_be_limited(max_targets: int, small_recipe: Load) -> 
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_reduced_precision_is_finite(variant: str, dtype: torch.dtype, small_recipe: Load) -> None:
-    training = Training(small_recipe(variant))
+def test_reduced_precision_is_finite(
+    grouped_recipe: str, dtype: torch.dtype, small_recipe: Load
+) -> None:
+    training = Training(small_recipe(grouped_recipe))
     with torch.autocast("cpu", dtype=dtype):
         for counts in ((2, 1), (0, 0), (9, 0)):
             training.step(counts)
 
 
-def test_the_primary_terms_are_those_of_the_plain_model(variant: str, small_recipe: Load) -> None:
-    recipe = small_recipe(variant)
+def test_the_primary_terms_are_those_of_the_plain_model(
+    grouped_recipe: str, small_recipe: Load
+) -> None:
+    recipe = small_recipe(grouped_recipe)
     if recipe.supervision.group is not None:
         pytest.skip("its groups share the weights of the primary one")
     training = Training(recipe)

@@ -63,7 +63,7 @@ def test_settings_are_read_back_as_written(rows: list[Row], tmp_path: Path) -> N
     ("changes", "titles"),
     [
         ({}, ["k = 1", "k = 4"]),
-        ({"iou_weights": (0.7,)}, ["alpha (IoU weight) = 0.7"]),
+        ({"iou_weights": (0.7,)}, ["IoU weight = 0.7"]),
         ({"thresholds": (0.4,)}, ["threshold = 0.4"]),
     ],
 )
@@ -78,7 +78,7 @@ def test_maps_show_the_values_of_the_rows(
     assert [axes.get_title() for axes in maps] == titles
     shown = sorted(float(v) for axes in maps for v in axes.images[0].get_array().ravel())
     assert shown == sorted(row["mean_iou"] for row in rows if row["layer"] == "all")  # type: ignore[type-var]
-    # The trace's own setting (k 4, threshold 0.4, alpha 0.7) is framed once.
+    # The trace's own setting (k 4, threshold 0.4, IoU weight 0.7) is framed once.
     assert sum(len(axes.patches) for axes in maps) == 1
     save_figure(figures["mean_iou"], tmp_path / "map.png")
     assert (tmp_path / "map.png").stat().st_size > 5000
