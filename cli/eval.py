@@ -18,7 +18,7 @@ from .options import (
 )
 
 EXAMPLES = examples(
-    "msdetr eval --ckpt runs/shapes_tiny",
+    "msdetr eval --ckpt runs/shapes_tiny --output results",
     "msdetr eval --from-predictions results.json --data instances_val2017.json --errors",
     "msdetr eval --ckpt ms_ddetr_300q.pth --recipe ddetr_300q --data /data/coco --json",
 )

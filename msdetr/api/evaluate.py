@@ -64,21 +64,19 @@ def evaluate(
         raise UsageError("`per_layer`", "needs the model; it cannot go with `from_predictions`")
     analyses = Analyses(nms_sweep=nms_sweep, errors=errors)
     if checkpoint is None:
-        needs_model = {"recipe": recipe, "overrides": overrides}
-        refuse_without_checkpoint(name for name, value in needs_model.items() if value)
+        refuse_without_checkpoint(recipe=recipe, overrides=overrides)
         return evaluate_predictions(from_predictions, data, output=output, analyses=analyses)
     analyses.check()
     if output is not None:
         check_output(output, FILES)
     loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides)
     images = load_evaluation_data(loaded.recipe, loaded.label_space, data)
-    if from_predictions is not None:
-        layers = [read_results(from_predictions, images.ground_truth)]
+    if from_predictions is None:
+        layers = _detect(loaded, images, device=device, per_layer=per_layer)
     else:
-        found = _detect(loaded, images, device=device, per_layer=per_layer)
-        if found is None:
-            return None
-        layers = found
+        layers = [read_results(from_predictions, images.ground_truth)]
+    if layers is None:
+        return None
     report = analyses.report(
         images.ground_truth,
         layers,

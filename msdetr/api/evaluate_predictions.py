@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from msdetr.api.datasets import find_split
@@ -63,17 +62,18 @@ def evaluate_predictions(
     return report
 
 
-def refuse_without_checkpoint(given: Iterable[str]) -> None:
+def refuse_without_checkpoint(**given: object) -> None:
     """Refuse what means nothing without a model.
 
     Args:
-        given: Names of parameters that the user set.
+        **given: Parameters by name; those that are empty were not set.
 
     Raises:
         UsageError: There are any.
     """
-    for name in given:
-        raise UsageError(f"`{name}`", "means nothing without `checkpoint`")
+    for name, value in given.items():
+        if value:
+            raise UsageError(f"`{name}`", "means nothing without `checkpoint`")
 
 
 def find_annotations(data: str) -> Path:

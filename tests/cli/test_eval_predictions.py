@@ -109,9 +109,12 @@ def test_analyses_of_a_checkpoint(msdetr: Msdetr, run_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ([], "is missing; give one, or a results file"),
-        (["--from-predictions", "FILE"], "is missing; without"),
-        (["--from-predictions", "FILE", "--data", "JSON", "--set", "a=1"], "means nothing without"),
+        ([], "--ckpt: is missing; give one, or a results file as --from-predictions"),
+        (["--from-predictions", "FILE"], "--data: is missing; without --ckpt"),
+        (
+            ["--from-predictions", "FILE", "--data", "JSON", "--set", "a=1"],
+            "--set: means nothing without --ckpt",
+        ),
         (["--from-predictions", "FILE", "--data", "JSON", "--per-layer"], "needs the model"),
         (["--from-predictions", "nowhere.json", "--data", "JSON"], "nowhere.json: cannot be read"),
         (["--from-predictions", "FILE", "--data", "nowhere"], "nowhere"),
