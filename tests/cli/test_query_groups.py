@@ -130,7 +130,12 @@ def test_match_trace_equals_that_of_the_plain_model(variant_run: Path, plain: Pa
         assert twin.groups == TracedGroups()
         assert_equal_fields(replace(image, groups=twin.groups), twin)
     assert ours.info.num_queries == theirs.info.num_queries == 20
-    assert ours.info.loss_weights == theirs.info.loss_weights
+    # Independent groups share the weight of one.
+    ratios = {
+        branch: {a / b for a, b in zip(weights, theirs.info.loss_weights[branch], strict=True)}
+        for branch, weights in ours.info.loss_weights.items()
+    }
+    assert all(max(found) == pytest.approx(min(found)) for found in ratios.values())
 
 
 def assert_equal_fields(ours: object, theirs: object) -> None:

@@ -170,7 +170,7 @@ def test_form_of_an_exported_file(detector: Detector, tmp_path: Path) -> None:
     report = detector.export(tmp_path / "raw.pt2", settings, verified_images=0)
     assert report.verification is None
     assert report.notices == (
-        "not verified; --verify N compares the file with the model on N images",
+        "not verified; `verified_images=N` compares the file with the model on N images",
     )
     logits, boxes = torch.export.load(tmp_path / "raw.pt2").module()(torch.zeros(1, 3, 64, 96))
     assert (logits.shape, boxes.shape) == ((1, 10, 2), (1, 10, 4))

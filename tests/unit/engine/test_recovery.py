@@ -79,7 +79,7 @@ def test_a_failure_saves_what_was_reached_and_says_so() -> None:
         kit.undo(ValueError("bad image"))
     assert kit.saved == [(RUN.last, {})]
     assert kit.said == (
-        f"the state after step 7 (epoch 2) is saved in {RUN.last}; continue with --resume\n"
+        f"the state after step 7 (epoch 2) is saved in {RUN.last}, from where a resumed run goes on\n"
     )
 
 
@@ -111,7 +111,9 @@ def test_a_divergence_on_a_full_disk_says_that_it_is_not_kept() -> None:
 @pytest.mark.parametrize("work", [Kit.undo, Kit.evaluate])
 def test_a_stop_is_saved_once_and_explained(number: int, work: Callable[..., None]) -> None:
     kit = Kit()
-    with pytest.raises(InterruptedRunError, match=r"after step 7 .* continue with --resume") as e:
+    with pytest.raises(
+        InterruptedRunError, match=r"after step 7 .* continue with `resume=True`"
+    ) as e:
         work(kit, StopSignalError(number))
     assert kit.saved == [(RUN.last, {})]
     assert e.value.exit_code == 128 + number

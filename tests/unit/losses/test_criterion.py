@@ -56,6 +56,8 @@ LABEL_DECIDED_BY = {(0, 0, 1): 2, (0, 0, 5): 1, (0, 1, 2): 0, (1, 0, 4): 1, (1, 
 class Fixed:
     """Returns rows prepared by the test."""
 
+    draws_u = False
+
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
 

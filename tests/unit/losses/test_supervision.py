@@ -31,6 +31,8 @@ from msdetr.structures import (
 
 
 class NeverAsked:
+    draws_u = False
+
     def assign(self, predictions: Predictions, targets: Targets, u: Tensor) -> Assignment:
         raise NotImplementedError
 

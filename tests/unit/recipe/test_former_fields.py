@@ -41,7 +41,7 @@ def test_class_weight_sets_iou_weight(overrides: list[str], weights: tuple[float
 def test_wrong_class_weight_is_one_line(override: str, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         load_recipe("ddetr_300q", [override])
-    assert str(caught.value) == f"ddetr_300q: --set: {O2M}.class_weight: {message}"
+    assert str(caught.value) == f"ddetr_300q: `overrides`: {O2M}.class_weight: {message}"
 
 
 def test_contradiction_in_a_file_names_the_line(tmp_path: Path) -> None:

@@ -38,4 +38,4 @@ def test_broken_value_is_reported_at_its_key_without_a_line() -> None:
     assert entry is None
     assert problem.key == "a.b"
     assert problem.place is not None
-    assert (problem.place.source, problem.place.line) == ("--set", None)
+    assert (problem.place.source, problem.place.line) == ("`overrides`", None)

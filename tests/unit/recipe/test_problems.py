@@ -9,13 +9,19 @@ from msdetr.recipe.yaml_source import Place, RecipeProblem
 def test_files_by_line_then_parents_then_overrides_then_nowhere() -> None:
     problems = [
         RecipeProblem(None, "d", "4"),
-        RecipeProblem(Place("--set"), "c", "3"),
+        RecipeProblem(Place("`overrides`"), "c", "3"),
         RecipeProblem(Place("parent.yaml", 1), "b", "2"),
         RecipeProblem(Place("mine.yaml", 10), "a", "1"),
         RecipeProblem(Place("mine.yaml", 9), "a", "0"),
     ]
     found = format_problems(problems, "mine.yaml")
-    assert [p.where for p in found] == ["line 9", "line 10", "parent.yaml line 1", "--set", ""]
+    assert [p.where for p in found] == [
+        "line 9",
+        "line 10",
+        "parent.yaml line 1",
+        "`overrides`",
+        "",
+    ]
     assert [p.message[-1] for p in found] == list("01234")
 
 

@@ -23,7 +23,7 @@ def section(*overrides: str) -> dict[str, Any]:
 
 
 def test_recipe_without_an_assigner_resolves_as_ever() -> None:
-    keys = ["k", "threshold", "iou_weight", "class_weight", "max_positive_fraction", "loss"]
+    keys = ["k", "threshold", "iou_weight", "max_positive_fraction", "loss"]
     assert list(section()) == keys
 
 
@@ -80,6 +80,6 @@ def test_type_of_a_file_may_be_left_out() -> None:
 def test_mistakes_are_one_line(overrides: list[str], told: str) -> None:
     with pytest.raises(RecipeError) as caught:
         section(*overrides)
-    assert str(caught.value).startswith("shapes_tiny: --set: supervision.one_to_many.")
+    assert str(caught.value).startswith("shapes_tiny: `overrides`: supervision.one_to_many.")
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
