@@ -1,4 +1,4 @@
-"""Starting a training from the weights of another model."""
+"""Start a training run from the weights of another model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Initialisation:
     skipped: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """One line per name, grouped."""
+        """Return one line per name, grouped."""
         return [
             *(f"loaded         {name}" for name in self.loaded),
             *(f"reinitialised  {name} ({reason})" for name, reason in self.reinitialised),

@@ -1,4 +1,4 @@
-"""Where a run goes on from, and whether it is still the same run."""
+"""Where a run is resumed from, and whether it is still the same run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHOWN_DIGITS = 12
 def find_start(
     directory: RunDirectory, recipe: Recipe, *, resume: bool, resume_from: Path | None
 ) -> Path | None:
-    """Find the checkpoint to continue from; None to start anew.
+    """Find the checkpoint to continue from; None to start a new run.
 
     Raises:
         RunDirectoryError: The directory is not free.
@@ -46,7 +46,7 @@ def check_same_annotations(checkpoint: Path, data: TrainingData) -> None:
     """Refuse to continue a run on other annotations than it began with.
 
     Args:
-        checkpoint: Where the run goes on from.
+        checkpoint: Where the run is resumed from.
         data: What would be read from now on.
 
     Raises:
