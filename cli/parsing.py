@@ -1,4 +1,4 @@
-"""Texts of options -> values."""
+"""Parse the texts of options."""
 
 from __future__ import annotations
 

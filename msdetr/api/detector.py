@@ -188,7 +188,7 @@ class Detector:
                 yield from (found.get(position) for position, _ in chunk)
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
-        """Save as a checkpoint, which alone suffices for every command.
+        """Save as a checkpoint, which is all that any command needs.
 
         Args:
             path: Directory to write.

@@ -170,7 +170,7 @@ def _check_output(output: Path, *, force: bool) -> None:
 
 
 def _remove_drawings(output: Path) -> None:
-    """Remove what an earlier prediction has drawn: pictures of other inputs would mislead."""
+    """Remove the drawings of an earlier prediction: pictures of other inputs would mislead."""
     try:
         images = json.loads((output / IMAGES).read_text(encoding="utf-8"))["images"]
         drawings = [output / DRAWINGS / Path(image["drawing"]).name for image in images]

@@ -200,7 +200,7 @@ def _open_session(checkpoint: Path, info: dict[str, Any]) -> TrainingSession:
 
 
 def _simplify(recipe: Recipe) -> Recipe:
-    """Leave out what changes the way to a result but not the result."""
+    """Turn off what changes how a result is computed, but not the result."""
     data = recipe.data.model_copy(update={"num_workers": 0})
     train = recipe.train.model_copy(update={"checkpoint_encoder": False})
     return recipe.model_copy(update={"data": data, "train": train})

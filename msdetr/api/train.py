@@ -83,7 +83,7 @@ def train(
     trainer = session.trainer()
     if start is not None:
         trainer.resume(start)
-    # Nothing can be rejected any more, and every process has looked at the directory.
+    # Nothing can be rejected any more, and every process has checked the directory.
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and not (resume and directory.holds_run):
         directory.create(recipe_text=recipe_to_yaml(recipe), environment=collect_environment())

@@ -23,9 +23,9 @@ class Initialisation:
     """Which weights of a model came from another one.
 
     Attributes:
-        loaded: Names of the model that were filled.
-        reinitialised: Names of the model that keep their random start, with the reason.
-        skipped: Names of the file that the model has no use for.
+        loaded: Names in the model whose weights were loaded.
+        reinitialised: Names in the model that keep their random start, with the reason.
+        skipped: Names in the file that the model does not use.
     """
 
     loaded: tuple[str, ...]

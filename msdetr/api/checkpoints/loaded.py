@@ -98,7 +98,7 @@ def load_checkpoint(
 
 
 def check_free(output: Path, *, force: bool = False) -> None:
-    """Refuse to write a checkpoint over something; called before any work.
+    """Refuse to overwrite anything with a checkpoint; called before any work.
 
     Args:
         output: The checkpoint's directory.

@@ -34,7 +34,7 @@ def find_start(
         return None
     last = directory.find_last()
     if last is None:
-        # Stopped before its first checkpoint: what it was to be still stands in its recipe.
+        # Stopped before its first checkpoint: its settings are still in its recipe.
         begun = recipe_to_dict(load_recipe(directory.recipe_file))
         _check_same_recipe(begun, recipe, directory.recipe_file)
         return None
@@ -47,7 +47,7 @@ def check_same_annotations(checkpoint: Path, data: TrainingData) -> None:
 
     Args:
         checkpoint: Where the run is resumed from.
-        data: What would be read from now on.
+        data: What the resumed run would read.
 
     Raises:
         DataError: The content of an annotation file has changed.

@@ -37,8 +37,8 @@ def report_run(
 ) -> Path | None:
     """Draw the curves of a finished run and write its report.
 
-    Whatever goes wrong is said on stderr and in the run's log, and nothing else happens: the run's
-    checkpoints matter more.
+    Errors are reported on stderr and in the run's log, but not raised: the run's checkpoints
+    matter more.
 
     Args:
         directory: Of the run.
@@ -56,7 +56,7 @@ def report_run(
         facts = _facts(directory, recipe, images, criterion)
         report = _collect(directory, recipe, images, plots.figures, facts)
         replace_text(file, render_run_report(report))
-    except Exception as error:  # the training run is done and must not fail for a picture
+    except Exception as error:  # the training run is done and must not fail because of a figure
         said = f"the run is whole, but has no report: {_explain(error, directory)}"
         console.print(Text(said), soft_wrap=True)
         return None
@@ -65,7 +65,7 @@ def report_run(
 
 
 def _explain(error: Exception, directory: RunDirectory) -> str:
-    """Log an error, with its traceback if it is a fault of the program, and say it in a line."""
+    """Log an error, with its traceback if it is unexpected, and return it in one line."""
     is_expected = isinstance(error, MsdetrError)
     with suppress(OSError), logging_to(directory.log_file):
         logger.error("no report: %s", error, exc_info=None if is_expected else error)
