@@ -1,4 +1,4 @@
-"""`msdetr candidates`: how well the best queries of every target fit, in one model or two."""
+"""``msdetr candidates``: how well the best queries of every target fit, in one model or two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`msdetr compare`: two checkpoints on the same images."""
+"""``msdetr compare``: two checkpoints on the same images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`msdetr data`: look at data before training on them."""
+"""``msdetr data``: check data before training on them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from msdetr.recipe import load_recipe
 
 from .options import JsonOption, OverridesOption, RecipeArgument, examples
 
-app = typer.Typer(no_args_is_help=True, help="Look at data before training on them.")
+app = typer.Typer(no_args_is_help=True, help="Check data before training on them.")
 
 
 @app.command(

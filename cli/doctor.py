@@ -1,4 +1,4 @@
-"""`msdetr doctor`: what is installed, and whether it computes right."""
+"""``msdetr doctor``: what is installed, and whether its results are correct."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXAMPLES = examples(
 def doctor(
     *,
     rebuild: Annotated[
-        bool, typer.Option("--build", help="Compile the native kernels anew first.")
+        bool, typer.Option("--build", help="Recompile the native kernels first.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`msdetr eval`: evaluate a checkpoint or a results file on COCO-format data."""
+"""``msdetr eval``: evaluate a checkpoint or a results file on COCO-format data."""
 
 from __future__ import annotations
 

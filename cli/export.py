@@ -1,4 +1,4 @@
-"""`msdetr export`: write a checkpoint as a file that runs without this package."""
+"""``msdetr export``: write a checkpoint as a file that runs without this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of the command line in the place of the parameters that the library's errors name."""
+"""Show the parameters that the library's errors name as options of the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`msdetr import-official`: turn a published .pth file into a checkpoint."""
+"""``msdetr import-official``: turn a published .pth file into a checkpoint."""
 
 from __future__ import annotations
 

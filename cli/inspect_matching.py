@@ -1,4 +1,4 @@
-"""`msdetr inspect-matching`: see which queries both assignments give to the targets, and why."""
+"""``msdetr inspect-matching``: see which queries both assignments give to the targets, and why."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def inspect_matching(
     overrides: OverridesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one-to-one and one-to-many assignments, and why queries were turned down.
+    """Show one-to-one and one-to-many assignments, and why queries were rejected.
 
     One forward pass in evaluation mode makes a match trace; everything shown is computed from it.
     """

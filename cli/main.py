@@ -1,4 +1,4 @@
-"""The `msdetr` command: registers the commands, turns errors into messages and exit codes.
+"""The ``msdetr`` command: registers the commands, turns errors into messages and exit codes.
 
 A command is one line below: its function, or its group, and the examples of its help.
 Torch is imported inside commands only, so that help and messages come at once.
@@ -91,10 +91,10 @@ def _root(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs one command line.
+    """Run one command line.
 
     Args:
-        arguments: What follows `msdetr`.
+        arguments: What follows ``msdetr``.
 
     Returns:
         The exit code: 0 done, 1 failed, 2 invalid usage, recipe or data, 3 diverged,
@@ -114,5 +114,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run() -> None:
-    """Entry point of the `msdetr` command."""
+    """Run the ``msdetr`` command."""
     sys.exit(main(sys.argv[1:]))

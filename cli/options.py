@@ -88,7 +88,7 @@ DryRunOption = Annotated[
 ]
 OverfitOption = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Check that the model can learn N images by heart."),
+    typer.Option(metavar="N", min=1, help="Check that the model can overfit N images."),
 ]
 LimitTrainOption = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Train on the first N images.")
@@ -194,7 +194,7 @@ PicturesOption = Annotated[
 
 
 def examples(*lines: str) -> str:
-    """Epilog of a command's help: runnable examples, one per line.
+    """Return the epilog of a command's help: runnable examples, one per line.
 
     Args:
         lines: Command lines, without a prompt.

@@ -1,4 +1,4 @@
-"""Texts of options -> values."""
+"""Parse the texts of options."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def parse_share(option: str, text: str) -> float | None:
 
 
 def _expand(part: str) -> Sequence[float]:
-    """Numbers of "a" or "a:b:step"."""
+    """Return the numbers of "a" or "a:b:step"."""
     numbers = [float(piece) for piece in part.split(":")]
     if not all(map(math.isfinite, numbers)) or len(numbers) not in {1, 3}:
         raise ValueError(part)

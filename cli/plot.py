@@ -1,4 +1,4 @@
-"""`msdetr plot`: curves of one or several trainings."""
+"""``msdetr plot``: curves of one or several training runs."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def plot(
         ),
     ] = None,
 ) -> None:
-    """Draw one-to-one losses, AP and learning rate of trainings, as PNG and SVG.
+    """Draw one-to-one losses, AP and learning rate of training runs, as PNG and SVG.
 
-    Solid lines are trainings with mixed supervision, dashed ones without.
+    Solid lines are runs with mixed supervision, dashed ones without.
     """
     from msdetr.api.plot import plot_runs
 

@@ -1,4 +1,4 @@
-"""`msdetr predict`: detect objects in image files."""
+"""``msdetr predict``: detect objects in image files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def predict(
         typer.Option(metavar="DIR", help="Write drawings/, predictions.json and images.json."),
     ] = None,
     threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Lowest score of a detection.")
+        float, typer.Option(min=0.0, max=1.0, help="Minimum score of a detection.")
     ] = 0.3,
     force: Annotated[
         bool, typer.Option("--force", help="Replace an earlier prediction in DIR.")

@@ -1,4 +1,4 @@
-"""`msdetr recipes`: list, show, copy and validate recipes."""
+"""``msdetr recipes``: list, show, copy and validate recipes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`msdetr replay`: repeat a diverged training step and say where it stops being finite."""
+"""``msdetr replay``: repeat a diverged training step and say where it stops being finite."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXAMPLES = examples(
 def replay(
     path: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="What the training left: RUN/diverged, or the run."),
+        typer.Argument(metavar="FILE", help="What the run left: RUN/diverged, or the run."),
     ],
     as_json: JsonOption = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`msdetr stability`: how much a training's assignments change from epoch to epoch."""
+"""``msdetr stability``: how much assignments change between the epochs of a run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def stability(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the assignments of a training's epochs and of its decoder layers."""
+    """Compare the assignments of a training run's epochs and of its decoder layers."""
     from rich.console import Console
 
     from msdetr.api.stability import measure_stability

@@ -1,4 +1,4 @@
-"""`msdetr sweep-matching`: what other settings would do to a model's one-to-many supervision."""
+"""``msdetr sweep-matching``: what other settings would do to a model's one-to-many supervision."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def sweep_matching(
     ],
     k: Annotated[
         str | None,
-        typer.Option("--k", metavar="LIST", help="Most queries per target.", show_default=_OWN),
+        typer.Option("--k", metavar="LIST", help="Maximum queries per target.", show_default=_OWN),
     ] = None,
     threshold: Annotated[
         str | None,
-        typer.Option(metavar="LIST", help="Score from which a query counts.", show_default=_OWN),
+        typer.Option(metavar="LIST", help="Minimum score of a positive query.", show_default=_OWN),
     ] = None,
     iou_weight: Annotated[
         str | None,
@@ -57,7 +57,8 @@ def sweep_matching(
     """Repeat the one-to-many assignment of a trace with many settings.
 
     A LIST is 1,2,4 or a range start:end:step with both ends. Only matching is repeated: the result
-    predicts the supervision that a setting gives to this model's queries, not the AP of a training.
+    predicts the supervision that a setting gives to this model's queries, not the AP of a training
+    run.
     """
     from rich.console import Console
 

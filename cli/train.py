@@ -1,4 +1,4 @@
-"""`msdetr train`: train a model from a recipe."""
+"""``msdetr train``: train a model from a recipe."""
 
 from __future__ import annotations
 

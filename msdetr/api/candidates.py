@@ -61,7 +61,7 @@ class CandidatesReport:
     files: tuple[Path, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """Return everything as JSON values."""
         return {
             "sources": self.sources,
             "iou_weight": self.rule.iou_weight,
@@ -79,7 +79,7 @@ class CandidatesReport:
         }
 
     def table(self) -> Table:
-        """Means with their intervals, a column per model and branch."""
+        """Return the means with their intervals, a column per model and branch."""
         table = Table(
             title=f"top queries of {self.num_targets} targets in {self.num_images} images, "
             "last layer",
@@ -152,7 +152,7 @@ def compare_candidates(
 
 
 def _score_rule(trace: MatchTrace) -> OneToManyAssigner:
-    """Rule whose score ranks the queries: the trace's own, or the default one beside others."""
+    """Return the rule whose score ranks the queries: the trace's own, else the default one."""
     own = trace.info.one_to_many
     if not isinstance(own, StoredScheme):
         return own
@@ -175,12 +175,12 @@ def _estimate(models: Sequence[MeasuredTrace]) -> dict[tuple[str, str], dict[str
     return estimates
 
 
-def _read_pictures(trace: MatchTrace, most: int) -> list[CandidateTarget]:
+def _read_pictures(trace: MatchTrace, num_pictures: int) -> list[CandidateTarget]:
     return [
         CandidateTarget(
             position,
             target,
             decode_image(Path(trace.images[position].path), trace.images[position].original_hw),
         )
-        for position, target in choose_targets(trace, most)
+        for position, target in choose_targets(trace, num_pictures)
     ]

@@ -1,4 +1,4 @@
-"""Checking a recipe's data: the workflow behind ``msdetr data check``, and its cheap part."""
+"""Check a recipe's data: the workflow behind ``msdetr data check``, and its cheap part."""
 
 from __future__ import annotations
 
@@ -44,20 +44,21 @@ def check_data(recipe: Recipe) -> DataReport:
     """
     findings: Findings = []
     indices: dict[str, CocoIndex] = {}
-    most = _max_positives(recipe)
+    max_positives = _max_positives(recipe)
     for split in SPLITS:
         index, errors = _read(recipe, split)
         findings += [(split, finding) for finding in errors]
         if index is not None:
             indices[split] = index
-            findings += [(split, finding) for finding in find_warnings(recipe, split, index, most)]
+            warnings = find_warnings(recipe, split, index, max_positives)
+            findings += [(split, finding) for finding in warnings]
     findings += _check_label_space(recipe, indices)
     findings += _check_images(indices)
     findings.sort(key=lambda entry: entry[1].severity != "error")
     return DataReport(
         splits={split: SplitFacts.of(index) for split, index in indices.items()},
         num_queries=recipe.model.num_queries,
-        max_positives=most,
+        max_positives=max_positives,
         findings=findings,
         group_capacities=_group_capacities(recipe),
     )
@@ -66,13 +67,13 @@ def check_data(recipe: Recipe) -> DataReport:
 def find_warnings(
     recipe: Recipe, split: str, index: CocoIndex, max_positives: int | None
 ) -> list[Finding]:
-    """The cheap part of the check, without looking at images.
+    """Run the cheap part of the check, which opens no image.
 
     Args:
         recipe: Of the model that the data are for.
         split: "train" or "val".
         index: The split's annotations, which were read without an error.
-        max_positives: Queries of an image that may be positive at most; None for all.
+        max_positives: The most queries of an image that may be positive; None for all.
     """
     found = list(index.findings)
     if split == "train":
@@ -86,15 +87,15 @@ def find_warnings(
 
 
 def training_notes(recipe: Recipe, data: TrainingData, criterion: Criterion) -> list[str]:
-    """What to say of the data before a training: their numbers, and the cheap part's warnings."""
+    """Say what a training run should know of its data: numbers, and the cheap part's warnings."""
     rule = criterion.supervision.one_to_many
-    most = None if rule is None else rule.assigner.max_positives(recipe.model.num_queries)
+    max_positives = None if rule is None else rule.assigner.max_positives(recipe.model.num_queries)
     return [
         *data.lines(),
         *(
             f"warning: {split}: {finding.line()}"
             for split, index in data.indices.items()
-            for finding in find_warnings(recipe, split, index, most)
+            for finding in find_warnings(recipe, split, index, max_positives)
         ),
     ]
 
@@ -109,13 +110,13 @@ def _max_positives(recipe: Recipe) -> int | None:
 
 
 def _hybrid_capacity(recipe: Recipe) -> int | None:
-    """Boxes of an image of which the hybrid group can serve every copy."""
+    """Count the boxes of an image of which the hybrid group can serve every copy."""
     queries, rule = recipe.model.query_groups.hybrid, recipe.supervision.hybrid
     return None if queries is None or rule is None else queries.queries // rule.copies
 
 
 def _budget(recipe: Recipe) -> int | None:
-    """Boxes of an image beyond which denoising queries exceed their budget."""
+    """Count the boxes of an image beyond which denoising queries exceed their budget."""
     denoising = recipe.model.query_groups.denoising
     if denoising is None or denoising.budget is None:
         return None
@@ -124,7 +125,7 @@ def _budget(recipe: Recipe) -> int | None:
 
 
 def _group_capacities(recipe: Recipe) -> dict[str, int]:
-    """Boxes of an image that each kind of query group can take in full."""
+    """Count the boxes of an image that each kind of query group can take in full."""
     groups = recipe.model.query_groups
     capacities = {
         "group": None if groups.group is None else recipe.model.num_queries,

@@ -1,4 +1,4 @@
-"""The data sets of a training or an evaluation, ready to be loaded."""
+"""The data sets of a training run or an evaluation, ready to be loaded."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class EvaluationData:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a training reads.
+    """What a training run reads.
 
     Attributes:
         train: Images with augmentation.
@@ -69,7 +69,7 @@ class TrainingData:
         return {"train": self.train.index, "val": self.val.dataset.index}
 
     def describe(self) -> dict[str, dict[str, str]]:
-        """The annotation files and their hashes by split, as JSON values."""
+        """Return the annotation files and their hashes by split, as JSON values."""
         return {
             split: {
                 "annotations": str(index.annotations_file),
@@ -79,7 +79,7 @@ class TrainingData:
         }
 
     def lines(self) -> list[str]:
-        """What each split holds, and what of it is left out, in plain words."""
+        """Say in plain words what each split holds, and what of it is left out."""
         return [
             f"{name}: {len(index)} images, {index.num_images_without_targets} without targets; "
             f"{index.num_targets} targets; left out: {index.num_crowd} crowd, "

@@ -97,7 +97,7 @@ class Detector:
 
     @property
     def label_space(self) -> LabelSpace:
-        """The classes, with the category ids of the training's annotations."""
+        """The classes, with the category ids of the training annotations."""
         return self._loaded.label_space
 
     @property
@@ -127,7 +127,7 @@ class Detector:
         Args:
             images: One image or several: paths, Pillow images, arrays [H, W, 3] or [H, W] and
                 tensors [3, H, W] (uint8, uint16, or floats from 0 to 1), in any mixture.
-            threshold: Lowest score of the detections to keep, in 0..1.
+            threshold: Minimum score of the detections to keep, in 0..1.
             batch_size: Images per forward pass; the recipe's ``evaluation.batch_size`` by
                 default. Only images of one shape share a pass: they are never padded.
 
@@ -188,7 +188,7 @@ class Detector:
                 yield from (found.get(position) for position, _ in chunk)
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
-        """Save as a checkpoint, which alone suffices for every command.
+        """Save as a checkpoint, which is all that any command needs.
 
         Args:
             path: Directory to write.

@@ -1,4 +1,4 @@
-"""State of an installation, and whether it computes right: what ``msdetr doctor`` does."""
+"""State of an installation, and whether its results are correct: what ``msdetr doctor`` does."""
 
 from __future__ import annotations
 
@@ -70,18 +70,18 @@ class Diagnosis:
 
     @property
     def passed(self) -> bool:
-        """Whether every backend that can be used computes right."""
+        """Whether the results of every backend that can be used are correct."""
         return all(test.passed for test in self.self_tests)
 
     def auto_backend(self, device_type: str) -> str | None:
-        """The backend that "auto" means on a type of device; None where there is no device."""
+        """Return the backend that "auto" means on a type of device; None without a device."""
         tested = [test.backend for test in self._tests_on(device_type) if test.dtype]
         if not tested:
             return None
         return "native" if "native" in tested else "reference"
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values; the home folder is written ``~``, no number is null."""
+        """Return everything as JSON values; the home folder is written ``~``, no number is null."""
         content = {
             "passed": self.passed,
             "versions": dict(self.versions),
@@ -96,7 +96,7 @@ class Diagnosis:
         return {key: _presentable(value) for key, value in content.items()}
 
     def lines(self) -> list[str]:
-        """A block of text for a bug report; the home folder is written ``~``."""
+        """Return a block of text for a bug report; the home folder is written ``~``."""
         verdict = "passed" if self.passed else "FAILED"
         sections = {
             "versions": _columns([[*item] for item in self.versions.items()]),
@@ -129,7 +129,7 @@ class Diagnosis:
 def diagnose() -> Diagnosis:
     """Collect versions, devices and caches, and test every backend of deformable attention.
 
-    Native kernels are built if need be, as a training would.
+    Native kernels are built if need be, as a training run would.
     """
     tests = list(run_self_test())
     backends = backend_report()
@@ -143,7 +143,7 @@ def diagnose() -> Diagnosis:
 
 
 def rebuild() -> None:
-    """Compile the native kernels anew, for the CPU and for the GPUs there are.
+    """Recompile the native kernels, for the CPU and for the GPUs there are.
 
     Raises:
         NativeBuildError: They cannot be built for the CPU, or the compiler failed.

@@ -1,4 +1,4 @@
-"""An estimate of a training's memory and time before it is started."""
+"""An estimate of the memory and time of a training run before it is started."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MOMENTS_OF_ADAM = 2
 
 @dataclass(frozen=True)
 class DryRunReport:
-    """What a training will need on each process, as far as two small passes tell.
+    """What a training run will need on each process, as far as two small passes tell.
 
     Attributes:
         device: Where the passes ran.
@@ -59,7 +59,7 @@ class DryRunReport:
         return self.memory_mib <= _SHARE_WARNED * self.available_mib
 
     def lines(self) -> list[str]:
-        """The estimate in plain words."""
+        """Return the estimate in plain words."""
         height, width = self.largest_hw
         hours = self.seconds_per_step * self.steps_per_epoch * self.num_epochs / 3600
         lines = [
@@ -127,7 +127,7 @@ def dry_run(recipe: Recipe, *, device: str = "auto") -> DryRunReport:
 def largest_batch_hw(
     index: CocoIndex, augmentation: AugmentationRecipe, num_images: int
 ) -> tuple[int, int]:
-    """Height and width that no padded training batch exceeds, in pixels.
+    """Return the height and width that no padded training batch exceeds, in pixels.
 
     Args:
         index: The training images.
@@ -155,7 +155,7 @@ class _Pass:
 def _measured_sizes(
     recipe: Recipe, session: TrainingSession, largest: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Sizes of the two passes, in pixels; both have the cells that all queries need."""
+    """Return the sizes of both passes, in pixels; both have the cells that all queries need."""
     hybrid, strides = recipe.model.query_groups.hybrid, session.model.strides
     num_queries = recipe.model.num_queries
     needed = num_queries + (0 if hybrid is None else hybrid.queries)
@@ -181,9 +181,11 @@ def _batch_of(recipe: Recipe, session: TrainingSession, hw: tuple[int, int]) -> 
     noise = build_noise(recipe, session.data.label_space.labels)
     num_targets = max(1, round(index.num_targets / max(1, len(index))))
     if noise is not None:
-        # Denoising queries are made of targets: as many as make most queries.
-        most = max(1, int(np.diff(index.first_target).max(initial=0)))
-        num_targets = max(range(1, most + 1), key=lambda count: (noise.count_slots(count), count))
+        # Denoising queries are made of targets: the number that yields the most queries.
+        max_targets = max(1, int(np.diff(index.first_target).max(initial=0)))
+        num_targets = max(
+            range(1, max_targets + 1), key=lambda count: (noise.count_slots(count), count)
+        )
     boxes = torch.rand(num_targets, 4, generator=generator) * 0.5 + 0.25
     labels = torch.zeros(num_targets, dtype=torch.int64)
     targets = Targets.from_lists([boxes] * num_images, [labels] * num_images)

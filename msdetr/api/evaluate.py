@@ -90,7 +90,7 @@ def evaluate(
 
 
 def layer_table(report: EvaluationReport) -> Table:
-    """One row per decoder layer, for the terminal."""
+    """Return a table with one row per decoder layer, for the terminal."""
     keys = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
     table = Table(title="by decoder layer")
     for title in ("layer", *keys):

@@ -20,12 +20,12 @@ def evaluate_predictions(
     output: Path | None = None,
     analyses: Analyses | None = None,
 ) -> EvaluationReport:
-    """Score a results file against COCO annotations, whatever detector it is of.
+    """Score a results file of any detector against COCO annotations.
 
     Args:
-        predictions: File in COCO's results format; None is refused.
+        predictions: File in COCO's results format; None is rejected.
         data: A root in COCO's layout, "IMAGES,ANNOTATIONS.json", or an annotation file alone;
-            None is refused.
+            None is rejected.
         output: Directory for ``metrics.json`` and ``predictions.json``; none are written
             without it. Must not hold them yet.
         analyses: What else to find out.

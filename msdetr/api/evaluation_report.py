@@ -40,7 +40,7 @@ class EvaluationReport:
     errors: TideErrors | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values, the twelve numbers at the top level."""
+        """Return everything as JSON values, the twelve numbers at the top level."""
         layers = [metrics.summary() for metrics in self.per_layer]
         asked = {"nms_sweep": self.nms_sweep, "errors": self.errors}
         return {

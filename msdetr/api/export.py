@@ -60,7 +60,7 @@ class ExportReport:
     notices: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """Return everything as JSON values."""
         return {
             "file": str(self.path),
             "size_bytes": self.size_bytes,
@@ -71,7 +71,7 @@ class ExportReport:
         }
 
     def lines(self) -> list[str]:
-        """What a reader wants to know, in plain words."""
+        """Say what a reader wants to know, in plain words."""
         settings, found = self.settings, self.verification
         shape = (
             "any size, with a padding mask"

@@ -1,4 +1,4 @@
-"""Looking at assignments: the workflow behind ``msdetr inspect-matching``."""
+"""Inspect assignments: the workflow behind ``msdetr inspect-matching``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning a few images by heart: the quickest check that a recipe can learn at all."""
+"""Overfit a few images: the quickest check that a recipe can learn at all."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def measure_stages(model: DetectionModel, batches: Iterable[Batch]) -> StageShar
 
     Args:
         model: On any device; left in evaluation mode.
-        batches: Batches to look at.
+        batches: Batches to measure on.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -126,7 +126,7 @@ def measure_stages(model: DetectionModel, batches: Iterable[Batch]) -> StageShar
 
 
 def _stages_of(model: DetectionModel, batch: Batch) -> Tensor:
-    """[4] counts: targets, those with a proposal (negative for none), a box, a class."""
+    """Return [4] counts: targets, those with a proposal (negative for none), a box, a class."""
     output: ModelOutput = model(batch.images)
     logits, boxes = output.one_to_one.logits[-1], output.one_to_one.boxes_cxcywh[-1]
     valid, targets = batch.targets.valid, batch.targets.boxes_cxcywh
@@ -155,5 +155,5 @@ def _covered_by_proposals(
 
 
 def _overlaps(targets: Tensor, boxes: Tensor) -> Tensor:
-    """IoU [B, T, Q] of boxes [B, T, 4] and [B, Q, 4] (cx, cy, w, h)."""
+    """Compute the IoU [B, T, Q] of boxes [B, T, 4] and [B, Q, 4] (cx, cy, w, h)."""
     return iou_and_giou(cxcywh_to_xyxy(targets)[:, :, None], cxcywh_to_xyxy(boxes)[:, None])[0]

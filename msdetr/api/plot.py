@@ -1,4 +1,4 @@
-"""Curves of trainings: the workflow behind ``msdetr plot``, and of every training's end."""
+"""Plot training runs: the workflow behind ``msdetr plot``, and the end of every run."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class PlotResult:
 
 
 def plot_runs(runs: Sequence[Path], *, output: Path | None = None, layer: int = -1) -> PlotResult:
-    """Draw losses, AP and learning rate of trainings, as PNG and SVG.
+    """Draw losses, AP and learning rate of training runs, as PNG and SVG.
 
     Args:
         runs: Run directories with ``metrics.jsonl`` or a published ``log.txt``, or such files.
@@ -79,7 +79,7 @@ def plot_runs(runs: Sequence[Path], *, output: Path | None = None, layer: int = 
 
 
 def read_runs(paths: Sequence[Path]) -> list[PlottedRun]:
-    """Read the logs of trainings, and the loss weights of their recipes where they have one.
+    """Read the logs of training runs, and the loss weights of their recipes if they have one.
 
     Raises:
         DataError: A log is missing or malformed.

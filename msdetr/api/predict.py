@@ -24,7 +24,7 @@ from msdetr.evaluation.results import write_results
 
 RESULTS, IMAGES, DRAWINGS = "predictions.json", "images.json", "drawings"
 _JPEG_QUALITY = 92
-# Full resolution of the colours: otherwise lines and captions fray.
+# Full resolution of the colors: otherwise lines and captions fray.
 _FULL_CHROMA = 0
 
 
@@ -43,7 +43,7 @@ class PredictedFile:
     detections: ImageDetections
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Class, score and corners of every detection as text."""
+        """Return class, score and corners of every detection as text."""
         found = self.detections
         boxes, scores = found.boxes_xyxy_px.tolist(), found.scores.tolist()
         return [
@@ -52,7 +52,7 @@ class PredictedFile:
         ]
 
     def results(self) -> list[dict[str, Any]]:
-        """Entries of COCO's results format."""
+        """Return entries of COCO's results format."""
         keys = ("category_id", "bbox", "score")
         return [
             {"image_id": self.image_id, **{key: entry[key] for key in keys}}
@@ -60,7 +60,7 @@ class PredictedFile:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """The file and its detections as JSON values."""
+        """Return the file and its detections as JSON values."""
         height, width = self.detections.image_hw
         size = {"width": width, "height": height}
         entries = self.detections.to_list()
@@ -87,12 +87,12 @@ class PredictReport:
     categories: tuple[tuple[int, str], ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """Return everything as JSON values."""
         skipped = [{"file_name": str(path), "reason": why} for path, why in self.unreadable]
         return {"images": [file.to_dict() for file in self.files], "unreadable": skipped}
 
     def table(self) -> Table:
-        """One row per detection, for the terminal; boxes as corners in pixels."""
+        """Return one row per detection, for the terminal; boxes as corners in pixels."""
         table = Table(box=box.SIMPLE_HEAD)
         table.add_column("file", overflow="fold")
         table.add_column("class", overflow="fold")
@@ -125,7 +125,7 @@ def predict(
         recipe: Name or path of a published file's recipe.
         output: Directory for drawings and results; nothing is written without it. Must not hold
             any yet, unless with ``force``.
-        threshold: Lowest score of the detections to keep, in 0..1.
+        threshold: Minimum score of the detections to keep, in 0..1.
         device: "auto", "cpu", "cuda" or "cuda:N".
         overrides: Recipe fields to change, ``key=value``.
         force: Replace the results and the drawings of an earlier prediction.
@@ -170,7 +170,7 @@ def _check_output(output: Path, *, force: bool) -> None:
 
 
 def _remove_drawings(output: Path) -> None:
-    """Remove what an earlier prediction has drawn: pictures of other inputs would mislead."""
+    """Remove the drawings of an earlier prediction: pictures of other inputs would mislead."""
     try:
         images = json.loads((output / IMAGES).read_text(encoding="utf-8"))["images"]
         drawings = [output / DRAWINGS / Path(image["drawing"]).name for image in images]

@@ -21,7 +21,7 @@ def show_progress(
     """Yield the items, saying on stderr how many are done.
 
     Args:
-        items: Where the work's pieces come from.
+        items: What is processed, one by one.
         total: How many there are.
         title: What is being done.
         quiet: Say nothing.

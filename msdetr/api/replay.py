@@ -1,4 +1,4 @@
-"""Repeating a step that diverged, to see where: the workflow behind ``msdetr replay``."""
+"""Repeat a diverged step to see where: the workflow behind ``msdetr replay``."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Attempt:
     first: NonFinite | None = None
 
     def line(self) -> str:
-        """The attempt in plain words."""
+        """Return the attempt in plain words."""
         if self.first is None:
             return f"{self.precision}: every tensor is finite"
         if self.micro_batch is None:
@@ -69,7 +69,7 @@ class ReplayReport:
         step: The step, counted from 1 over the whole run.
         epoch: Its epoch, counted from 1.
         weights: Weights that were not finite before the step.
-        attempts: In float64, then in the training's precision.
+        attempts: In float64, then in the precision of the training run.
     """
 
     checkpoint: Path
@@ -79,21 +79,21 @@ class ReplayReport:
     attempts: tuple[Attempt, ...]
 
     def lines(self) -> list[str]:
-        """The report in plain words."""
+        """Return the report in plain words."""
         lines = [f"step {self.step} (epoch {self.epoch}), repeated on the CPU"]
         lines += [f"before the step: {bad}" for bad in self.weights]
         return [*lines, *(attempt.line() for attempt in self.attempts)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """Return everything as JSON values."""
         return {**asdict(self), "checkpoint": str(self.checkpoint)}
 
 
 def replay(path: Path) -> ReplayReport:
-    """Repeat a diverged step on the CPU, in float64 and in the training's own precision.
+    """Repeat a diverged step on the CPU, in float64 and in the training run's own precision.
 
     Args:
-        path: The ``diverged`` checkpoint that the training left, its ``checkpoint.json``, or the
+        path: The ``diverged`` checkpoint that the run left, its ``checkpoint.json``, or the
             run's directory.
 
     Raises:
@@ -114,7 +114,7 @@ def replay(path: Path) -> ReplayReport:
     if all(attempt.first is None for attempt in attempts):
         raise VerificationError(
             f"{checkpoint}: step {state.step + 1} is finite on the CPU in float64 and in {own}; "
-            "the training's device computes otherwise (other dropout, other order of sums)"
+            "results differ on the device of the training run (other dropout, other order of sums)"
         )
     return ReplayReport(checkpoint, state.step + 1, state.epoch + 1, weights, attempts)
 
@@ -132,7 +132,7 @@ class _Step:
         """Run forward and backward passes until something is not finite.
 
         Args:
-            precision: "float64", "float32", or what a training lowers its layers to.
+            precision: "float64", "float32", or the lower one in which the run computes its layers.
         """
         dtype = torch.float64 if precision == "float64" else torch.float32
         model = self._session.model.to(dtype).train()
@@ -200,7 +200,7 @@ def _open_session(checkpoint: Path, info: dict[str, Any]) -> TrainingSession:
 
 
 def _simplify(recipe: Recipe) -> Recipe:
-    """Leave out what changes the way to a result but not the result."""
+    """Turn off what changes how a result is computed, but not the result."""
     data = recipe.data.model_copy(update={"num_workers": 0})
     train = recipe.train.model_copy(update={"checkpoint_encoder": False})
     return recipe.model_copy(update={"data": data, "train": train})

@@ -1,4 +1,4 @@
-"""How much a training's assignments change: the workflow behind ``msdetr stability``."""
+"""How much assignments change in a training run: the workflow behind ``msdetr stability``."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class StabilityReport:
     files: tuple[Path, ...]
 
     def table(self) -> Table:
-        """The last decoder layer, epoch by epoch."""
+        """Return the last decoder layer, epoch by epoch."""
         last = max(row.layer for row in self.rows)
         table = Table(title=f"decoder layer {last}, {self.rows[0].targets} targets")
         for title in ("epoch", "1-to-1 changed", "box IoU", "1-to-many Jaccard", "layer before"):
@@ -78,7 +78,7 @@ def measure_stability(run: Path, *, output: Path | None = None) -> StabilityRepo
 
 
 def find_traces(run: Path) -> list[tuple[int, Path]]:
-    """Finished epochs and directory of every trace of a run, ascending.
+    """Find the traces of a run: finished epochs and directory of each, ascending.
 
     Raises:
         UsageError: There is no such run, or it has no traces.

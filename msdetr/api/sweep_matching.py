@@ -32,8 +32,8 @@ class SweepOptions:
     """Settings to try, in all combinations; None stands for the trace's own.
 
     Attributes:
-        ks: Largest numbers of queries per target.
-        thresholds: Lowest scores of a positive, in 0..1.
+        ks: Maximum numbers of queries per target.
+        thresholds: Minimum scores of a positive, in 0..1.
         iou_weights: Weights of the IoU in the score, in 0..1; the class weighs 1 less it.
         max_positive_fraction: Share of the queries that may be positive, above 0 and up to 1;
             None for all of them, "own" for the trace's own.
@@ -74,10 +74,14 @@ class SweepReport:
     own: OneToManyAssigner
     files: tuple[Path, ...]
 
-    def table(self, most: int = 12) -> Table:
-        """Some of the settings, evenly spread, and in bold the trace's own if it was tried."""
+    def table(self, max_rows: int = 12) -> Table:
+        """Return some settings, evenly spread, and in bold the trace's own if it was tried.
+
+        Args:
+            max_rows: The most rows, apart from the trace's own setting.
+        """
         total = [row for row in self.rows if row["layer"] == ALL_LAYERS]
-        stride = max(1, math.ceil(len(total) / most))
+        stride = max(1, math.ceil(len(total) / max_rows))
         table = Table(title=f"{len(total)} settings, all layers", caption=_TABLE_CAPTION)
         for title, _ in _COLUMNS.values():
             table.add_column(title, justify="right")

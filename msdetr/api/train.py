@@ -1,4 +1,4 @@
-"""Training from a recipe: the workflow behind ``msdetr train``."""
+"""Train from a recipe: the workflow behind ``msdetr train``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from msdetr.recipe import Recipe, recipe_to_yaml
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training came to.
+    """Result of a training run.
 
     Attributes:
         output: The run's directory.
@@ -83,7 +83,7 @@ def train(
     trainer = session.trainer()
     if start is not None:
         trainer.resume(start)
-    # Nothing can be refused any more, and every process has looked at the directory.
+    # Nothing can be rejected any more, and every process has checked the directory.
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and not (resume and directory.holds_run):
         directory.create(recipe_text=recipe_to_yaml(recipe), environment=collect_environment())

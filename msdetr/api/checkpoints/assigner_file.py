@@ -14,7 +14,7 @@ _SHOWN_DIGITS = 12
 
 
 def assigner_info(criterion: Criterion) -> dict[str, Any]:
-    """What checkpoints say of an assigner from a file, as JSON values; nothing of others."""
+    """Return what checkpoints store of an assigner from a file, as JSON values; else nothing."""
     assigner = _from_file(criterion)
     if assigner is None:
         return {}

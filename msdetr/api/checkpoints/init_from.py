@@ -1,4 +1,4 @@
-"""Starting a training from the weights of another model."""
+"""Start a training run from the weights of another model."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Initialisation:
     """Which weights of a model came from another one.
 
     Attributes:
-        loaded: Names of the model that were filled.
-        reinitialised: Names of the model that keep their random start, with the reason.
-        skipped: Names of the file that the model has no use for.
+        loaded: Names in the model whose weights were loaded.
+        reinitialised: Names in the model that keep their random start, with the reason.
+        skipped: Names in the file that the model does not use.
     """
 
     loaded: tuple[str, ...]
@@ -33,7 +33,7 @@ class Initialisation:
     skipped: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """One line per name, grouped."""
+        """Return one line per name, grouped."""
         return [
             *(f"loaded         {name}" for name in self.loaded),
             *(f"reinitialised  {name} ({reason})" for name, reason in self.reinitialised),

@@ -59,7 +59,7 @@ class LoadedCheckpoint:
 
 
 def checkpoint_info(recipe: Recipe, label_space: LabelSpace) -> dict[str, Any]:
-    """What every checkpoint of a run says of it, as JSON values."""
+    """Return what every checkpoint stores of its run, as JSON values."""
     return {
         "recipe": recipe_to_dict(recipe),
         "classes": {
@@ -98,7 +98,7 @@ def load_checkpoint(
 
 
 def check_free(output: Path, *, force: bool = False) -> None:
-    """Refuse to write a checkpoint over something; called before any work.
+    """Refuse to overwrite anything with a checkpoint; called before any work.
 
     Args:
         output: The checkpoint's directory.

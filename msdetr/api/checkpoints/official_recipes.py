@@ -49,7 +49,7 @@ def find_unpublished_groups(recipe: ModelRecipe) -> list[Problem]:
 
 
 def check_arguments(published: PublishedFile, recipe: Recipe) -> list[Problem]:
-    """Compare a recipe with the command line of the training, where the tensors do not tell.
+    """Compare a recipe with the command line of the training run, where the tensors do not tell.
 
     Two-stage models may have any number of queries, attention any number of heads with the same
     tensors, and supervision without an FFN of its own adds no tensor.

@@ -23,7 +23,7 @@ Results = list[dict[str, Any]]
 
 
 def merge_shares(shares: Iterable[Results]) -> Results:
-    """Put the results of several processes in the order in which one would find them."""
+    """Put the results of several processes in the order of a single process."""
     together = (result for share in shares for result in share)
     return sorted(together, key=lambda result: int(result["image_id"]))
 

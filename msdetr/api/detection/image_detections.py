@@ -49,7 +49,7 @@ class ImageDetections:
         return len(self.scores)
 
     def __str__(self) -> str:
-        """One line, such as ``2 detections: circle 0.93, square 0.41``."""
+        """Return one line, such as ``2 detections: circle 0.93, square 0.41``."""
         found = zip(self.class_names, self.scores.tolist(), strict=True)
         listed = ", ".join(f"{name} {score:.2f}" for name, score in found)
         noun = "detection" if len(self) == 1 else "detections"
@@ -69,7 +69,7 @@ class ImageDetections:
         )
 
     def to_list(self) -> list[dict[str, Any]]:
-        """The detections as JSON values; boxes as in COCO's results: x, y, width, height."""
+        """Return the detections as JSON values; boxes as in COCO's results: x, y, width, height."""
         sizes = self.boxes_xyxy_px[:, 2:] - self.boxes_xyxy_px[:, :2]
         corners, extents = self.boxes_xyxy_px[:, :2].tolist(), sizes.tolist()
         return [
@@ -95,7 +95,7 @@ def split_detections(
         detections: Of B images.
         images_hw: B heights and widths of the original images, in pixels.
         label_space: Classes.
-        threshold: Lowest score. Detections that suppression has set to 0 never appear.
+        threshold: Minimum score. Detections that suppression has set to 0 never appear.
     """
     result = []
     for row, image_hw in enumerate(images_hw):

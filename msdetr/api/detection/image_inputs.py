@@ -107,7 +107,7 @@ def _to_bytes(array: NDArray[Any], kind: str) -> NDArray[np.uint8]:
             f"image {kind}", f"expected uint8, uint16 or floats from 0 to 1, got {array.dtype}"
         )
     low, high = float(array.min()), float(array.max())
-    # Written so that NaN is refused, too.
+    # Written so that NaN is rejected, too.
     if not (low >= 0 and high <= 1):
         raise UsageError(
             f"image {kind}", f"expected floats from 0 to 1, got {low:.4g} to {high:.4g}"

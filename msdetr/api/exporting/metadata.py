@@ -17,7 +17,7 @@ METADATA_VERSION = 1
 def describe_export(
     loaded: LoadedCheckpoint, settings: ExportSettings, detections: int
 ) -> dict[str, str]:
-    """Metadata of a file: JSON texts by name.
+    """Return the metadata of a file: JSON texts by name.
 
     Args:
         loaded: The model.

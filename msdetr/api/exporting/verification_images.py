@@ -123,7 +123,7 @@ def score(
     verified: VerificationData,
     found: Sequence[tuple[Sequence[int], Detections]],
 ) -> float | None:
-    """AP of detections on the images that they belong to; None without ground truth."""
+    """Compute the AP of detections on the images that they belong to; None without ground truth."""
     if not verified.is_scored:
         return None
     categories = loaded.label_space.category_id_by_label
@@ -145,7 +145,7 @@ def _shapes(loaded: LoadedCheckpoint) -> EvaluationData:
 
 
 def _spread(dataset: DetectionDataset, num_images: int) -> list[int]:
-    """Positions of images evenly spread over all sizes."""
+    """Return positions of images evenly spread over all sizes."""
     height, width = dataset.index.image_hw.T
     order = np.lexsort((width, height, height / width))
     chosen = np.linspace(0, len(order) - 1, min(num_images, len(order))).round().astype(int)

@@ -1,1 +1,1 @@
-"""Making match traces of checkpoints and of models in training."""
+"""Make match traces of checkpoints and of models in training."""

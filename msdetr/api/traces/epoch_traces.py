@@ -1,4 +1,4 @@
-"""A match trace after every epoch of a training."""
+"""A match trace after every epoch of a training run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TRACES = "traces"
 
 
 def trace_folder(run: Path, num_epochs: int) -> Path:
-    """Where the trace after ``num_epochs`` finished epochs of a run is kept."""
+    """Return where the trace after ``num_epochs`` finished epochs of a run is kept."""
     return run / TRACES / f"epoch_{num_epochs:03d}"
 
 
@@ -41,7 +41,7 @@ class EpochTracer:
         self._run = run
         self._criterion = criterion
         self._probe = ProbeSet(recipe.inspection.num_images)
-        # A probe set that cannot be traced is refused before the training.
+        # A probe set that cannot be traced is rejected before training starts.
         self._probe.positions(images.dataset.index)
 
     def __call__(self, model: nn.Module, num_epochs: int) -> Path:

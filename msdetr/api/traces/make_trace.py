@@ -1,4 +1,4 @@
-"""Making match traces: of a checkpoint, of an untrained model, of a model in training."""
+"""Make match traces: of a checkpoint, of an untrained model, of a model in training."""
 
 from __future__ import annotations
 
@@ -271,7 +271,7 @@ class _Tracer:
 
 
 def _both_branches(recipe: Recipe, criterion: Criterion | None) -> Criterion:
-    """The model's criterion; a baseline gets the default one-to-many rule beside its own."""
+    """Return the criterion; a baseline gets the default one-to-many rule beside its own."""
     supervision = recipe.supervision
     if supervision.one_to_many is None:
         supervision = supervision.model_copy(update={"one_to_many": OneToManyRecipe()})
@@ -282,7 +282,7 @@ def _both_branches(recipe: Recipe, criterion: Criterion | None) -> Criterion:
 def _stored(
     recipe: Recipe, assigner: Assigner, images: Sequence[TracedImage]
 ) -> OneToManyAssigner | StoredScheme:
-    """What the trace keeps of the one-to-many assigner."""
+    """Return what the trace keeps of the one-to-many assigner."""
     if isinstance(assigner, OneToManyAssigner):
         return assigner
     section = recipe_to_dict(recipe)["supervision"]["one_to_many"]["assigner"]

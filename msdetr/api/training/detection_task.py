@@ -24,16 +24,16 @@ class DetectionTask:
         self._criterion = criterion
 
     def count_targets(self, batch: Batch) -> int:
-        """Targets of all images of the batch."""
+        """Count the targets of all images of the batch."""
         return int(batch.targets.counts.sum())
 
     def image_ids(self, batch: Batch) -> Sequence[int]:
-        """Ids of the batch's images in the data set."""
+        """Return the ids of the batch's images in the data set."""
         ids: list[int] = batch.targets.image_ids.tolist()
         return ids
 
     def skipped(self, batch: Batch) -> Sequence[str]:
-        """What was wrong with images in whose place others are."""
+        """Say what was wrong with images that others replace."""
         return batch.skipped
 
     def loss(

@@ -1,4 +1,4 @@
-"""Where a run goes on from, and whether it is still the same run."""
+"""Where a run is resumed from, and whether it is still the same run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHOWN_DIGITS = 12
 def find_start(
     directory: RunDirectory, recipe: Recipe, *, resume: bool, resume_from: Path | None
 ) -> Path | None:
-    """Find the checkpoint to continue from; None to start anew.
+    """Find the checkpoint to continue from; None to start a new run.
 
     Raises:
         RunDirectoryError: The directory is not free.
@@ -34,7 +34,7 @@ def find_start(
         return None
     last = directory.find_last()
     if last is None:
-        # Stopped before its first checkpoint: what it was to be still stands in its recipe.
+        # Stopped before its first checkpoint: its settings are still in its recipe.
         begun = recipe_to_dict(load_recipe(directory.recipe_file))
         _check_same_recipe(begun, recipe, directory.recipe_file)
         return None
@@ -46,8 +46,8 @@ def check_same_annotations(checkpoint: Path, data: TrainingData) -> None:
     """Refuse to continue a run on other annotations than it began with.
 
     Args:
-        checkpoint: Where the run goes on from.
-        data: What would be read from now on.
+        checkpoint: Where the run is resumed from.
+        data: What the resumed run would read.
 
     Raises:
         DataError: The content of an annotation file has changed.

@@ -1,4 +1,4 @@
-"""What a training leaves for its reader: ``plots/`` and ``report.html``."""
+"""What a training run leaves for its reader: ``plots/`` and ``report.html``."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from msdetr.run_report.page import RunReport, SamplePictures, render_run_report
 
 REPORT_FILE = "report.html"
 _NUM_SAMPLES = 6
-_LOWEST_SCORE = 0.3
-_MOST_DETECTIONS = 20
+_MIN_SCORE = 0.3
+_MAX_DETECTIONS = 20
 
 
 def report_run(
@@ -37,8 +37,8 @@ def report_run(
 ) -> Path | None:
     """Draw the curves of a finished run and write its report.
 
-    Whatever goes wrong is said on stderr and in the run's log, and nothing else happens: the run's
-    checkpoints matter more.
+    Errors are reported on stderr and in the run's log, but not raised: the run's checkpoints
+    matter more.
 
     Args:
         directory: Of the run.
@@ -56,7 +56,7 @@ def report_run(
         facts = _facts(directory, recipe, images, criterion)
         report = _collect(directory, recipe, images, plots.figures, facts)
         replace_text(file, render_run_report(report))
-    except Exception as error:  # the training is done and must not fail for a picture
+    except Exception as error:  # the training run is done and must not fail because of a figure
         said = f"the run is whole, but has no report: {_explain(error, directory)}"
         console.print(Text(said), soft_wrap=True)
         return None
@@ -65,7 +65,7 @@ def report_run(
 
 
 def _explain(error: Exception, directory: RunDirectory) -> str:
-    """Log an error, with its traceback if it is a fault of the program, and say it in a line."""
+    """Log an error, with its traceback if it is unexpected, and return it in one line."""
     is_expected = isinstance(error, MsdetrError)
     with suppress(OSError), logging_to(directory.log_file):
         logger.error("no report: %s", error, exc_info=None if is_expected else error)
@@ -93,8 +93,8 @@ def _collect(
         samples=_draw_samples(directory, images),
         samples_note=(
             f"Up to {_NUM_SAMPLES} validation images with objects, evenly spread over the ids; "
-            f"detections of the last evaluation with a score of at least {_LOWEST_SCORE}, "
-            f"{_MOST_DETECTIONS} at most."
+            f"detections of the last evaluation with a score of at least {_MIN_SCORE}, "
+            f"{_MAX_DETECTIONS} at most."
         ),
         recipe=recipe_to_yaml(recipe),
         environment="" if environment is None else json.dumps(environment, indent=2),
@@ -131,7 +131,7 @@ def _facts(
 
 
 def _group_facts(recipe: Recipe) -> list[tuple[str, str]]:
-    """What trained beside the primary queries; nothing of it is left at inference."""
+    """Say what trained beside the primary queries; nothing of it is left at inference."""
     groups, supervision = recipe.model.query_groups, recipe.supervision
     facts = []
     if groups.hybrid is not None and supervision.hybrid is not None:
@@ -164,9 +164,9 @@ def _draw_samples(directory: RunDirectory, images: EvaluationData) -> list[Sampl
             entry
             for entry in detected[image_id]
             # A label space with unused labels (coco91) can detect what has no name.
-            if entry["score"] >= _LOWEST_SCORE and entry["category_id"] in known
+            if entry["score"] >= _MIN_SCORE and entry["category_id"] in known
         ]
-        found = sorted(found, key=lambda entry: -entry["score"])[:_MOST_DETECTIONS]
+        found = sorted(found, key=lambda entry: -entry["score"])[:_MAX_DETECTIONS]
         height, width = index.image_hw[position].tolist()
         image = decode_image(index.path_of(position), (height, width))
         samples.append(

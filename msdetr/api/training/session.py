@@ -1,4 +1,4 @@
-"""Everything that one training needs, composed from a recipe."""
+"""Everything that one training run needs, composed from a recipe."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class TrainingSession:
         return trainer
 
     def batches(self, epoch: int, first_step: int) -> Iterable[Batch]:
-        """This process's micro-batches of an epoch, from an optimizer step on."""
+        """Return this process's micro-batches of an epoch, from an optimizer step on."""
         shares = self.plan.batches(
             epoch, self._processes.rank, self._processes.num_processes, first_step=first_step
         )
@@ -151,7 +151,7 @@ class TrainingSession:
         return DatasetDetector(
             dataset,
             build_loader(self.recipe.data, dataset, self._collator),
-            # Accelerate has wrapped the model's forward in the training's precision.
+            # Accelerate has wrapped the model's forward in the run's precision.
             build_detection_settings(self.recipe, self.data.label_space, is_wrapped=True),
             rank=self._processes.rank,
             num_processes=self._processes.num_processes,
