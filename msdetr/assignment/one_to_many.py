@@ -200,7 +200,7 @@ def explain_steps(steps: OneToManySteps, k: int) -> Explanation:
 
     Args:
         steps: Of a batch, or of one image without the image dimension.
-        k: Most queries per target.
+        k: Maximum queries per target.
     """
     slots = torch.arange(steps.best_queries.shape[-1], device=steps.scores.device)
     used = slots < steps.num_positives[..., None]

@@ -51,7 +51,7 @@ class FileAssigner:
         return " ".join(str(self._call("describe", self.own.describe)).split())
 
     def max_positives(self, num_queries: int) -> int | None:
-        """Return the most positive queries of an image; None by default."""
+        """Return the maximum number of positive queries of an image; None by default."""
         if not hasattr(self.own, "max_positives"):
             return None
         most = self._call("max_positives", lambda: self.own.max_positives(num_queries))

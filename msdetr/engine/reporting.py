@@ -1,4 +1,4 @@
-"""What a training says: a progress bar on a terminal, plain lines elsewhere, a log file.
+"""What a training run prints: a progress bar on a terminal, plain lines elsewhere, a log file.
 
 Everything goes to stderr; stdout stays free for data.
 """
@@ -66,7 +66,7 @@ class StepLine:
     seconds_left: float
 
     def summary(self) -> str:
-        """The numbers in one line, without the position."""
+        """Format the numbers in one line, without the position."""
         parts = ", ".join(f"{name} {value:.3f}" for name, value in self.parts.items())
         left = time.strftime("%H:%M:%S", time.gmtime(self.seconds_left % 86400))
         days = f"{int(self.seconds_left // 86400)}d " if self.seconds_left >= 86400 else ""

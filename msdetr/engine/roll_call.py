@@ -181,7 +181,7 @@ class RollCall:
 
 
 def _connect(prefix: str) -> Store | None:
-    """A connection of our own to the store where the processes met; None if there is none."""
+    """Open a connection of our own to the store where the processes met, if there is one."""
     try:
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         meeting = distributed.TCPStore(  # type: ignore[attr-defined]

@@ -69,7 +69,7 @@ class RunState:
         return True
 
     def to_dict(self) -> dict[str, Any]:
-        """The state as JSON values."""
+        """Return the state as JSON values."""
         return asdict(self)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Numbers of a training."""
+"""Numbers of a training run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
-    """Numbers of a training.
+    """Numbers of a training run.
 
     Attributes:
         epochs: Epochs of the run.

@@ -25,7 +25,7 @@ from msdetr.seeding import seed_torch
 class StepRunner(Generic[BatchT]):
     """Computes gradients and updates the weights.
 
-    The gradient is the sum over micro-batches and processes; the task normalises by the step's
+    The gradient is the sum over micro-batches and processes; the task normalizes by the step's
     targets.
 
     Args:

@@ -41,7 +41,7 @@ class MicroBatchPlace:
     index: int
 
     def derive_seed(self, purpose: str) -> int:
-        """A seed that depends on (seed, step, micro-batch) and on what it is for."""
+        """Derive a seed that depends on (seed, step, micro-batch) and on what it is for."""
         return derive_seed(self.seed, purpose, self.step, self.index)
 
 
@@ -50,7 +50,7 @@ class StepLoss:
     """Loss of one micro-batch, its share of the step's.
 
     Attributes:
-        total: Scalar to differentiate, already normalised by the targets of the whole step.
+        total: Scalar to differentiate, already normalized by the targets of the whole step.
         terms: Unweighted scalars by name; ``branch/...``, the same names in every micro-batch.
         weights: Factor of each term in the total.
     """
@@ -72,7 +72,7 @@ class TrainingTask(Protocol[BatchT_contra]):
         ...
 
     def skipped(self, batch: BatchT_contra) -> Sequence[str]:
-        """What was wrong with each image that was skipped for this micro-batch."""
+        """Return what was wrong with each image that was skipped for this micro-batch."""
         ...
 
     def loss(

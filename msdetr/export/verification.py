@@ -44,8 +44,8 @@ class Tolerance:
 
     Attributes:
         value: Largest difference of logits and boxes of the same queries; None for any.
-        shared_cells: Least share of the queries that both choose; None for any.
-        matched_given_cells: Least share of matched detections if both decode the same queries.
+        shared_cells: Minimum share of the queries that both choose; None for any.
+        matched_given_cells: Minimum share of matched detections if both decode the same queries.
         matched: Likewise where each chooses its own.
         ap: Largest difference of AP.
     """
@@ -178,7 +178,7 @@ def verify(
 def _run_model(
     model: DetectionModel, images: ImageBatch, cells: Tensor | None
 ) -> tuple[ExportedOutput, ExportedOutput]:
-    """Outputs for queries of the model's own choice, and for those of the given cells."""
+    """Compute outputs for the model's own choice of queries, and for the given cells."""
     maps = model.backbone(images.pixels)
     memory = model.encoder(model.neck(maps, images.padding_mask))
     free = _decode(model, memory, None)

@@ -34,7 +34,7 @@ class Estimate:
         return {"mean": self.mean, "low": self.low, "high": self.high}
 
     def lines(self) -> str:
-        """The mean, and below it the interval."""
+        """Format the mean, and below it the interval."""
         return f"{self.mean:.3f}\n{self.low:.3f}..{self.high:.3f}"
 
 

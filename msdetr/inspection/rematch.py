@@ -97,7 +97,7 @@ class ImageMatching:
         }
 
     def target_note(self, layer: int, target: int) -> str:
-        """What to say of a target."""
+        """Return what to say of a target."""
         of_target = self.explanation.target_columns
         values = {name: value[layer, target].item() for name, value in of_target.items()}
         return self.explanation.target_note.format_map(values)

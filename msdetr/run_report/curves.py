@@ -16,7 +16,7 @@ _LINE_STYLES = ("with mixed supervision", "without")
 
 @dataclass(frozen=True, kw_only=True)
 class PlottedRun:
-    """A training to plot.
+    """A training run to plot.
 
     Attributes:
         label: What the legend calls it.
@@ -33,7 +33,7 @@ class PlottedRun:
 
 @dataclass(frozen=True, eq=False)
 class TrainingFigure:
-    """A figure of trainings.
+    """A figure of training runs.
 
     Attributes:
         name: Of its files, without the suffix.

@@ -1,4 +1,4 @@
-"""What a training logged, read from ``metrics.jsonl`` or from the published ``log.txt``."""
+"""What a training run logged, read from ``metrics.jsonl`` or from the published ``log.txt``."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class HistoryRow:
 
 @dataclass(frozen=True, kw_only=True)
 class RunHistory:
-    """What one training logged.
+    """What one training run logged.
 
     Attributes:
         path: The file.
@@ -232,7 +232,7 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _number(value: Any) -> float | None:  # noqa: ANN401 - JSON values
-    """A finite number, not below 0 (COCO's tools write -1 for undefined); None otherwise."""
+    """Return a finite number, not below 0 (COCO's tools write -1 for undefined), or None."""
     if value is None:
         return None
     number = float(value)

@@ -42,7 +42,7 @@ class CandidateTarget:
 
 
 def choose_targets(trace: MatchTrace, most: int) -> list[tuple[int, int]]:
-    """The largest target of each of some images, evenly spread over those that have targets.
+    """Choose the largest target of some images, evenly spread over those that have targets.
 
     Args:
         trace: Of any model.

@@ -36,7 +36,7 @@ def encode_pictures(
 
     Args:
         images: Of a trace.
-        room: Most characters of base64 together.
+        room: Maximum number of characters of base64 together.
         tick: Called after every image that is read from its file.
 
     Returns:

@@ -166,7 +166,7 @@ def _index(trace: MatchTrace, images: tuple[TracedImage, ...]) -> dict[str, Any]
 def _scheme(
     rule: OneToManyAssigner | StoredScheme, images: tuple[TracedImage, ...]
 ) -> dict[str, Any]:
-    """Settings that the browser can change, or else what it shows of stored assignments."""
+    """Return the settings that the browser can change, or else what it shows of stored assignments."""
     if isinstance(rule, StoredScheme):
         return {"settings": None, "scheme": scheme_entry(rule, images)}
     settings = {

@@ -43,7 +43,7 @@ class SweepGrid:
     """Settings to try: all combinations.
 
     Attributes:
-        ks: Most queries per target.
+        ks: Maximum queries per target.
         thresholds: Lowest scores of a positive.
         iou_weights: Factors of the IoU in the score; the class weight is 1 less it.
         max_positive_fraction: Share of the queries that may be positive; None for all.
@@ -182,14 +182,14 @@ class PositiveCounts:
 
 
 def _first_by_u(positive: Tensor, u_order: Tensor, limit: int) -> Tensor:
-    """The ``limit`` positives [N, I, Q] of every image with the smallest u."""
+    """Return the ``limit`` positives [N, I, Q] of every image with the smallest u."""
     ordered = positive.gather(2, u_order)
     ordered &= ordered.cumsum(dim=2) <= limit
     return torch.zeros_like(positive).scatter_(2, u_order, ordered)
 
 
 def _prefix_sums(chunk: TraceChunk, scores: ChunkScores) -> dict[str, Tensor]:
-    """Sums [N, R, J + 1] over the first 0, 1, ..., J queries of every target."""
+    """Return sums [N, R, J + 1] over the first 0, 1, ..., J queries of every target."""
     iou = chunk.iou.gather(2, scores.best_queries)
     values = {
         "iou": iou.double(),
