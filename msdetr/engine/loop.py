@@ -131,7 +131,7 @@ class Trainer(Generic[BatchT]):
         """Continue from a checkpoint of the same run; call before ``fit``.
 
         Raises:
-            CheckpointError: It is damaged or belongs to another model or training.
+            CheckpointError: It is damaged or belongs to another model or training run.
         """
         source = str(checkpoint)
         self.state = RunState.from_dict(read_info(checkpoint).get("run_state") or {}, source)
@@ -150,7 +150,7 @@ class Trainer(Generic[BatchT]):
         """Train to the end of the last epoch.
 
         Args:
-            notes: Lines to say and log before the first step.
+            notes: Lines to print and log before the first step.
 
         Returns:
             The final state, with the last and the best scores.

@@ -77,14 +77,14 @@ class StepLine:
 
 
 class TrainingReporter:
-    """Shows a training's progress.
+    """Shows the progress of a training run.
 
     Args:
         epochs: Epochs of the run.
         steps_per_epoch: Optimizer steps of an epoch.
-        console: Where to talk; stderr by default.
+        console: Where to print; stderr by default.
         log_file: Receives every line as well.
-        quiet: Say nothing at all (processes other than the main one).
+        quiet: Print nothing at all (processes other than the main one).
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class TrainingReporter:
                 self._bar = self._task = None
 
     def say(self, text: str, level: int = logging.INFO) -> None:
-        """Say one line, on the console and in the log file."""
+        """Print one line, on the console and in the log file."""
         if self._quiet:
             return
         logger.log(level, text)

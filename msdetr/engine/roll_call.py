@@ -41,11 +41,11 @@ class Store(Protocol):
     """What is used of torch's stores, whose types torch does not export."""
 
     def check(self, keys: list[str], /) -> bool:
-        """Whether all keys have been set."""
+        """Tell whether all keys have been set."""
         ...
 
     def get(self, key: str, /) -> bytes:
-        """Value of a key that has been set."""
+        """Return the value of a key that has been set."""
         ...
 
     def set(self, key: str, value: str, /) -> None:
@@ -155,7 +155,7 @@ class RollCall:
             store.set(key, word)
 
     def _call(self, store: Store) -> list[int]:
-        """Ranks that do not answer; the first to find out tells those who ask later."""
+        """List ranks that do not answer; the first to find out tells those who ask later."""
         self._answer(store, _PRESENT)
         store.set(_CALLED, "yes")
         deadline = time.monotonic() + _PATIENCE_SECONDS

@@ -46,7 +46,7 @@ class RunState:
             self.term_sums[key] = self.term_sums.get(key, 0.0) + value
 
     def mean_losses(self) -> tuple[float | None, dict[str, float]]:
-        """Mean loss and mean terms over the finished steps of the epoch under way."""
+        """Return the mean loss and mean terms over the finished steps of the epoch under way."""
         count = self.step_in_epoch
         if count == 0:
             return None, {}

@@ -64,11 +64,11 @@ class TrainingTask(Protocol[BatchT_contra]):
     """What is trained: the loop's only knowledge of the subject."""
 
     def count_targets(self, batch: BatchT_contra) -> int:
-        """Targets of a micro-batch; called on the CPU, before the step's first forward."""
+        """Count targets of a micro-batch; called on the CPU, before the step's first forward."""
         ...
 
     def image_ids(self, batch: BatchT_contra) -> Sequence[int]:
-        """Ids of the images of a micro-batch; called on the CPU."""
+        """Return the ids of the images of a micro-batch; called on the CPU."""
         ...
 
     def skipped(self, batch: BatchT_contra) -> Sequence[str]:

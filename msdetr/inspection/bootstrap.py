@@ -30,7 +30,7 @@ class Estimate:
     high: float
 
     def to_dict(self) -> dict[str, float]:
-        """As JSON values."""
+        """Return the estimate as JSON values."""
         return {"mean": self.mean, "low": self.low, "high": self.high}
 
     def lines(self) -> str:

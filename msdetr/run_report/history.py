@@ -133,7 +133,7 @@ def read_history(path: Path) -> RunHistory:
     file = locate_log(path)
     rows = _read_lines(file)
     if not rows:
-        raise DataError(str(file), "holds no rows yet; the training has logged nothing")
+        raise DataError(str(file), "holds no rows yet; the training run has logged nothing")
     try:
         if "kind" in rows[0]:
             return _from_metrics(file, rows)
@@ -203,7 +203,7 @@ def _from_published(file: Path, rows: Sequence[Mapping[str, Any]]) -> RunHistory
 
 
 def _published_terms(row: Mapping[str, Any]) -> tuple[dict[str, float], bool]:
-    """Losses of a published row under our keys, and whether their weights were divided out."""
+    """Return a published row's losses under our keys, and whether weights were divided out."""
     matches = [match for match in map(_PUBLISHED_TERM.fullmatch, row) if match]
     last = 1 + max((int(m["layer"]) for m in matches if m["layer"]), default=-1)
     mixed = any(m["branch"] == "_o2m" for m in matches)

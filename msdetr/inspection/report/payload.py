@@ -78,7 +78,7 @@ def store(image: TracedImage) -> StoredImage:
 
 
 def class_columns(labels: Tensor) -> dict[int, int]:
-    """First target of every label among ``labels`` [T], labels in order of appearance."""
+    """Find the first target of every label among ``labels`` [T], labels in order of appearance."""
     columns: dict[int, int] = {}
     for target, label in enumerate(labels.tolist()):
         columns.setdefault(label, target)

@@ -17,7 +17,7 @@ LISTED = 20
 
 
 def scheme_entry(scheme: StoredScheme, images: Sequence[TracedImage]) -> dict[str, Any]:
-    """What the page says of an assigner.
+    """Return what the page says of an assigner.
 
     Args:
         scheme: The assigner.

@@ -55,14 +55,14 @@ class SweepGrid:
     max_positive_fraction: float | None
 
     def settings(self) -> list[OneToManyAssigner]:
-        """All combinations, k running fastest, then the threshold."""
+        """List all combinations, k running fastest, then the threshold."""
         return [
             self.setting(k, threshold, iou_weight)
             for iou_weight, threshold, k in product(self.iou_weights, self.thresholds, self.ks)
         ]
 
     def setting(self, k: int, threshold: float, iou_weight: float) -> OneToManyAssigner:
-        """One combination."""
+        """Return one combination."""
         return OneToManyAssigner(
             k=k,
             threshold=threshold,
@@ -144,7 +144,7 @@ class _Values:
 
 
 def _statistics_of(chunk: TraceChunk, grid: SweepGrid) -> Iterator[_Values]:
-    """Statistics of a few images, setting by setting."""
+    """Compute statistics of a few images, setting by setting."""
     for iou_weight in grid.iou_weights:
         rule = grid.setting(max(grid.ks), grid.thresholds[0], iou_weight)
         scores = ChunkScores.of(chunk, rule)
@@ -225,7 +225,7 @@ def _values(
 
 
 def quantile_of_counts(histogram: Sequence[int], q: float) -> int:
-    """Smallest count that at least a share ``q`` of all targets do not exceed.
+    """Find the smallest count that at least a share ``q`` of all targets do not exceed.
 
     Args:
         histogram: Targets with 0, 1, ... positives; not all zero.
