@@ -26,7 +26,7 @@ _DTYPES = {"score": torch.float32, "valid": torch.bool}
 
 @dataclass(frozen=True)
 class FileAssigner:
-    """Asks an object of the user's; what it returns is checked, what it lacks has a default.
+    """Asks an object of the user; what it returns is checked, what it lacks has a default.
 
     Attributes:
         name: File and class, for messages.

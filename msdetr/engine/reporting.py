@@ -172,4 +172,4 @@ class TrainingReporter:
 
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Pass over a full disk: what was said is on the console, and other files will tell."""
+        """Ignore a full disk: the console has every line, and other files will report it."""

@@ -1,9 +1,9 @@
-"""Who is gone, when a connection to another process of the run is lost.
+"""Which process is gone, when a connection to another process of the run is lost.
 
 A lost connection does not say whose fault it is: of four processes some lose it to one that has
 merely noticed earlier. So each has a thread that looks once a second, in the store where the
 processes met, whether somebody calls the roll, and answers even while the process computes or
-waits. Who does not answer is gone; who failed by itself has left word.
+waits. Whichever does not answer is gone; one that failed by itself has left a message.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class RollCall:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop answering; leave word for those who ask when this process has ended."""
+        """Stop answering; leave a message for those who ask when this process has ended."""
         self._leaving.set()
         if self._listener is not None:
             self._listener.join()

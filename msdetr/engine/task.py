@@ -81,7 +81,7 @@ class TrainingTask(Protocol[BatchT_contra]):
         """Run the model and compute the losses.
 
         Args:
-            model: To be called, not asked for its parts: it may be wrapped.
+            model: Only to be called, never asked for its parts: it may be wrapped.
             batch: On the model's device.
             num_targets: Targets of the step over all micro-batches and processes; may be 0.
             place: For random numbers that do not depend on the number of processes. Torch's

@@ -1,4 +1,4 @@
-"""Means over targets with intervals that know that targets of one image belong together."""
+"""Means over targets with intervals that respect that targets of one image belong together."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ class ImagePictures:
 
 
 def open_photo(image: TracedImage) -> tuple[Image.Image, str]:
-    """Open the image, or a grey area in its place; also return what to say of it."""
+    """Open the image, or a grey area in its place; also return a note on it."""
     height, width = image.original_hw
     try:
         with Image.open(image.path) as file:

@@ -1,4 +1,4 @@
-"""Supervision as data: which predictions answer for which targets, by which rule."""
+"""Supervision as data: which predictions are responsible for which targets, by which rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photos for the page: scaled down, as JPEG, no larger together than there is room."""
+"""Photos for the page: scaled down, as JPEG, together no larger than the room that is left."""
 
 from __future__ import annotations
 
