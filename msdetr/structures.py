@@ -41,7 +41,7 @@ class ImageBatch(_TensorFields):
     """Images padded at the right and bottom to one size.
 
     Attributes:
-        pixels: [B, 3, H, W] float, normalised; zero on padding.
+        pixels: [B, 3, H, W] float, normalized; zero on padding.
         padding_mask: [B, H, W] bool, True on padding.
     """
 
@@ -299,7 +299,7 @@ class Assigner(Pairing, Protocol):
         ...
 
     def max_positives(self, num_queries: int) -> int | None:
-        """Return the most positive queries of an image; None if all may be positive."""
+        """Return the maximum number of positive queries of an image; None if all may be."""
         ...
 
     def explain(self, predictions: Predictions, targets: Targets, u: Tensor) -> Explanation:
@@ -322,7 +322,7 @@ class LossTerm:
             name, where need be with "_one_to_many" or "_proposals" after it.
         layer: Decoder layer, counted from 0; 0 for proposals.
         name: "class", "box" or "giou".
-        value: Scalar, already divided by the normaliser, before weighting.
+        value: Scalar, already divided by the normalizer, before weighting.
         weight: Factor in the total.
     """
 

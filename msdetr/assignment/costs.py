@@ -34,7 +34,7 @@ def logits_of_targets(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def focal_class_cost(logits: Tensor, alpha: float, gamma: float) -> Tensor:
-    """Cost of giving a query to a target, from its logit of the target's class.
+    """Compute the cost of giving a query to a target, from its logit of the target's class.
 
     Args:
         logits: [...] float.
@@ -54,7 +54,7 @@ def focal_class_cost(logits: Tensor, alpha: float, gamma: float) -> Tensor:
 
 
 def pairwise_l1(boxes: Tensor, target_boxes: Tensor) -> Tensor:
-    """L1 distances, summed over the coordinates.
+    """Compute L1 distances, summed over the coordinates.
 
     Args:
         boxes: [N, B, Q, 4] (cx, cy, w, h) in 0..1.
@@ -71,7 +71,7 @@ def pairwise_l1(boxes: Tensor, target_boxes: Tensor) -> Tensor:
 
 
 def pairwise_iou(boxes: Tensor, target_boxes: Tensor) -> Tensor:
-    """IoU of all pairs, equal to that of ``msdetr.boxes`` but without gradients.
+    """Compute the IoU of all pairs, equal to that of ``msdetr.boxes`` but without gradients.
 
     Args:
         boxes: [N, B, Q, 4] (cx, cy, w, h) in 0..1.
@@ -85,7 +85,7 @@ def pairwise_iou(boxes: Tensor, target_boxes: Tensor) -> Tensor:
 
 
 def pairwise_giou(boxes: Tensor, target_boxes: Tensor) -> Tensor:
-    """Generalised IoU of all pairs, equal to that of ``msdetr.boxes`` but without gradients.
+    """Compute the GIoU of all pairs, equal to that of ``msdetr.boxes`` but without gradients.
 
     Args:
         boxes: [N, B, Q, 4] (cx, cy, w, h) in 0..1.
@@ -128,7 +128,7 @@ def _corner_planes(boxes: Tensor, target_boxes: Tensor) -> tuple[_Planes, _Plane
 
 
 def _pair_planes(boxes: Tensor, target_boxes: Tensor) -> tuple[_Planes, _Planes]:
-    """Coordinates [N, B, 1, Q] of the queries and [B, T, 1] of the targets."""
+    """Return coordinates [N, B, 1, Q] of the queries and [B, T, 1] of the targets."""
     query = boxes.detach().float().movedim(-1, 0).contiguous()[..., None, :]
     target = target_boxes.detach().float().movedim(-1, 0).contiguous()[..., None]
     return query.unbind(), target.unbind()

@@ -101,7 +101,7 @@ class HungarianAssigner:
 
     @torch.no_grad()
     def cost(self, predictions: Predictions, targets: Targets) -> Tensor:
-        """Cost of every pair.
+        """Compute the cost of every pair.
 
         Args:
             predictions: Of N layers and B images.

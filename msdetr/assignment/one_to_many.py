@@ -57,7 +57,7 @@ class OneToManyAssigner:
     Ties go to the lowest query, then to the lowest target.
 
     Attributes:
-        k: Most queries per target, at least 1.
+        k: Maximum queries per target, at least 1.
         threshold: Lowest score of a positive, in 0..1.
         iou_weight: Factor of the IoU in the score, not negative.
         class_weight: Factor of the class probability in the score, not negative.
@@ -74,7 +74,7 @@ class OneToManyAssigner:
 
     @torch.no_grad()
     def scores(self, predictions: Predictions, targets: Targets) -> Tensor:
-        """Score of every pair.
+        """Compute the score of every pair.
 
         Args:
             predictions: Of N layers and B images.
@@ -88,7 +88,7 @@ class OneToManyAssigner:
         return self.combine(probability, iou).masked_fill_(~targets.valid[:, :, None], -math.inf)
 
     def combine(self, probability: Tensor, iou: Tensor) -> Tensor:
-        """Score from class probability and IoU of the same pairs [...], as [...] float32."""
+        """Combine class probability and IoU of the same pairs [...] into scores [...] float32."""
         return probability.mul(self.class_weight).add_(iou.mul(self.iou_weight))
 
     @torch.no_grad()
@@ -188,7 +188,7 @@ class OneToManyAssigner:
 
 
 def _mark(queries: Tensor, valid: Tensor, num_queries: int) -> Tensor:
-    """[N, B, Q] bool, True at the queries [N, B, T] of valid targets [B, T]."""
+    """Return [N, B, Q] bool, True at the queries [N, B, T] of valid targets [B, T]."""
     index = torch.where(valid, queries, num_queries)
     shape = (*queries.shape[:2], num_queries + 1)
     marked = torch.zeros(shape, dtype=torch.bool, device=queries.device)
@@ -200,7 +200,7 @@ def explain_steps(steps: OneToManySteps, k: int) -> Explanation:
 
     Args:
         steps: Of a batch, or of one image without the image dimension.
-        k: Most queries per target.
+        k: Maximum queries per target.
     """
     slots = torch.arange(steps.best_queries.shape[-1], device=steps.scores.device)
     used = slots < steps.num_positives[..., None]

@@ -26,7 +26,7 @@ _DTYPES = {"score": torch.float32, "valid": torch.bool}
 
 @dataclass(frozen=True)
 class FileAssigner:
-    """Asks an object of the user's; what it returns is checked, what it lacks has a default.
+    """Asks an object of the user; what it returns is checked, what it lacks has a default.
 
     Attributes:
         name: File and class, for messages.
@@ -51,13 +51,13 @@ class FileAssigner:
         return " ".join(str(self._call("describe", self.own.describe)).split())
 
     def max_positives(self, num_queries: int) -> int | None:
-        """Return the most positive queries of an image; None by default."""
+        """Return the maximum number of positive queries of an image; None by default."""
         if not hasattr(self.own, "max_positives"):
             return None
-        most = self._call("max_positives", lambda: self.own.max_positives(num_queries))
-        if not isinstance(most, int | None):
-            raise self._error("max_positives", f"must return an integer or None, got {most!r}")
-        return most
+        maximum = self._call("max_positives", lambda: self.own.max_positives(num_queries))
+        if not isinstance(maximum, int | None):
+            raise self._error("max_positives", f"must return an integer or None, got {maximum!r}")
+        return maximum
 
     @torch.no_grad()
     def assign(self, predictions: Predictions, targets: Targets, u: Tensor) -> Assignment:
@@ -74,7 +74,7 @@ class FileAssigner:
 
     @torch.no_grad()
     def explain(self, predictions: Predictions, targets: Targets, u: Tensor) -> Explanation:
-        """Say of every pair whether it is one and why not; by default queries are ranked by IoU.
+        """Tell of every pair whether it is one and why not; by default queries are ranked by IoU.
 
         Raises:
             AssignerError: The class raises, or explains other pairs than it assigns.
@@ -269,7 +269,7 @@ def _expected(detail: Mapping[str, Any]) -> str:
 
 
 def _words(error: BaseException) -> str:
-    """Kind and first line of an error, and the line of the user's file that it comes from."""
+    """Return kind and first line of an error, and the line of the user's file it comes from."""
     text = str(error).strip().splitlines()
     line = _last_line(error)
     where = f" (line {line})" if line else ""

@@ -30,7 +30,7 @@ def top_queries(scores: Tensor, k: int) -> Tensor:
 
     Args:
         scores: [N, B, T, Q] float32, none negative but -inf.
-        k: Queries per target at most.
+        k: Maximum queries per target.
 
     Returns:
         [N, B, T, J] int64 by descending score, then lowest query, J = min(k, Q).
@@ -67,14 +67,14 @@ def list_queries(paired: Tensor, ranks: Tensor) -> Tensor:
         ranks: [..., Q] int64.
 
     Returns:
-        [..., J] int64, J the most queries of a target, at least 1; -1 on unused slots.
+        [..., J] int64, J the maximum number of queries of a target, at least 1; -1 on unused slots.
     """
     num_queries = paired.shape[-1]
     order = torch.where(paired, ranks, num_queries + 1).sort(dim=-1).indices
     counts = paired.sum(dim=-1, keepdim=True)
-    most = max(1, int(counts.max())) if counts.numel() else 1
-    slots = torch.arange(most, device=paired.device)
-    return torch.where(slots < counts, order[..., :most], -1)
+    num_slots = max(1, int(counts.max())) if counts.numel() else 1
+    slots = torch.arange(num_slots, device=paired.device)
+    return torch.where(slots < counts, order[..., :num_slots], -1)
 
 
 def mark_pairs(rows: Assignment, shape: tuple[int, int, int, int]) -> Tensor:

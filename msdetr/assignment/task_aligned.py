@@ -39,7 +39,7 @@ class TaskAlignedAssigner:
     target, a query may be anywhere. Ties go to the lowest query, then to the lowest target.
 
     Attributes:
-        k: Most queries per target, at least 1.
+        k: Maximum queries per target, at least 1.
         class_power: Exponent a of the probability of the target's class, not negative.
         iou_power: Exponent b of the IoU, not negative.
 

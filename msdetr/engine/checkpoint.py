@@ -108,7 +108,7 @@ def resolve_checkpoint(path: Path) -> Path:
 
 
 def find_checkpoint(directory: Path) -> Path | None:
-    """The checkpoint saved as ``directory``, also after a crash in its replacement; or None."""
+    """Find the checkpoint saved as ``directory``, also after a crash in its replacement."""
     for place in (directory, older_of(directory)):
         if (place / INFO_FILE).is_file() or (place / MODEL_FILE).is_file():
             return place

@@ -48,7 +48,7 @@ class WeightAverage:
             self._exchange()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averaged weights under the model's names (tensors are not copied)."""
+        """Return the averaged weights under the model's names (tensors are not copied)."""
         return dict(self._average)
 
     @torch.no_grad()

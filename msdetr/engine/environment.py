@@ -24,7 +24,7 @@ PACKAGES = (
 
 
 def collect_environment() -> dict[str, Any]:
-    """Versions and machine as JSON values, for ``environment.json`` and bug reports."""
+    """Collect versions and machine as JSON values, for ``environment.json`` and bug reports."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -39,7 +39,7 @@ def collect_environment() -> dict[str, Any]:
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Highest memory use so far in MiB: of the GPU's allocator, else of this process."""
+    """Return the highest memory use so far in MiB: of the GPU's allocator, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -86,7 +86,7 @@ class MemoryGauge:
 
 
 def available_memory_mib(device: torch.device) -> float:
-    """Memory in MiB that this process could use, what it has already taken included."""
+    """Return the memory in MiB that this process could use, what it has already taken included."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[1]) / 2**20
     if not _STATUS.exists():

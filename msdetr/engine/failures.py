@@ -1,4 +1,4 @@
-"""What goes wrong around a training, in one line each."""
+"""What goes wrong around a training run, in one line each."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Trainer(Generic[BatchT]):
         task: What is trained.
         loader_for_epoch: ``(epoch, start_step)`` to this process's micro-batches of the epoch
             from that optimizer step on, in order.
-        settings: Numbers of the training.
+        settings: Numbers of the training run.
         run_directory: Where the run is kept; must exist.
         info: JSON values for every checkpoint: recipe, class names and the like.
         evaluate: Called on every process with the model in evaluation mode; the main process's
@@ -131,7 +131,7 @@ class Trainer(Generic[BatchT]):
         """Continue from a checkpoint of the same run; call before ``fit``.
 
         Raises:
-            CheckpointError: It is damaged or belongs to another model or training.
+            CheckpointError: It is damaged or belongs to another model or training run.
         """
         source = str(checkpoint)
         self.state = RunState.from_dict(read_info(checkpoint).get("run_state") or {}, source)
@@ -150,7 +150,7 @@ class Trainer(Generic[BatchT]):
         """Train to the end of the last epoch.
 
         Args:
-            notes: Lines to say and log before the first step.
+            notes: Lines to print and log before the first step.
 
         Returns:
             The final state, with the last and the best scores.
@@ -315,7 +315,7 @@ class Trainer(Generic[BatchT]):
         try:
             with evaluation_weights(self.model, self._ema):
                 self._inspect_model(self.model, self.state.epoch + 1)
-        except Exception as failure:  # looking on must not end a training
+        except Exception as failure:  # an observer must not end a training run
             self._records.reporter.say(f"this epoch was not inspected: {failure}")
 
     def _evaluate(self, evaluate: Evaluate) -> dict[str, float | None]:

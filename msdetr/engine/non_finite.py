@@ -25,8 +25,8 @@ class NonFinite:
         module: Dotted path of the module, or name of the loss term; empty for the whole model.
         what: Which of its tensors.
         shape: Of the tensor.
-        num_nan: Values that are no numbers.
-        num_infinite: Values that are infinite.
+        num_nan: Number of NaN values.
+        num_infinite: Number of infinite values.
     """
 
     stage: Stage

@@ -20,7 +20,7 @@ from msdetr.errors import MsdetrError
 
 
 class RunRecords:
-    """Writes a run's rows and says how it goes; silent on all but the main process.
+    """Writes a run's rows and reports its progress; silent on all but the main process.
 
     Args:
         accelerator: Has the trackers and knows the device.

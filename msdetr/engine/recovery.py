@@ -58,7 +58,7 @@ class Recovery:
 
     @contextmanager
     def undone_on_failure(self, state: RunState) -> Iterator[None]:
-        """For work that leaves weights and state alone; what was reached is saved if it fails.
+        """Guard work that leaves weights and state alone; what was reached is saved if it fails.
 
         Args:
             state: What was reached.
@@ -82,7 +82,7 @@ class Recovery:
 
     @contextmanager
     def evaluating(self, state: RunState) -> Iterator[None]:
-        """For an evaluation, which may take long: a run stopped in it goes on with it.
+        """Guard an evaluation, which may take long: a run stopped in it goes on with it.
 
         Args:
             state: What was reached; saved before.

@@ -1,4 +1,4 @@
-"""What a training says: a progress bar on a terminal, plain lines elsewhere, a log file.
+"""What a training run prints: a progress bar on a terminal, plain lines elsewhere, a log file.
 
 Everything goes to stderr; stdout stays free for data.
 """
@@ -66,7 +66,7 @@ class StepLine:
     seconds_left: float
 
     def summary(self) -> str:
-        """The numbers in one line, without the position."""
+        """Format the numbers in one line, without the position."""
         parts = ", ".join(f"{name} {value:.3f}" for name, value in self.parts.items())
         left = time.strftime("%H:%M:%S", time.gmtime(self.seconds_left % 86400))
         days = f"{int(self.seconds_left // 86400)}d " if self.seconds_left >= 86400 else ""
@@ -77,14 +77,14 @@ class StepLine:
 
 
 class TrainingReporter:
-    """Shows a training's progress.
+    """Shows the progress of a training run.
 
     Args:
         epochs: Epochs of the run.
         steps_per_epoch: Optimizer steps of an epoch.
-        console: Where to talk; stderr by default.
+        console: Where to print; stderr by default.
         log_file: Receives every line as well.
-        quiet: Say nothing at all (processes other than the main one).
+        quiet: Print nothing at all (processes other than the main one).
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class TrainingReporter:
                 self._bar = self._task = None
 
     def say(self, text: str, level: int = logging.INFO) -> None:
-        """Say one line, on the console and in the log file."""
+        """Print one line, on the console and in the log file."""
         if self._quiet:
             return
         logger.log(level, text)
@@ -172,4 +172,4 @@ class TrainingReporter:
 
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Pass over a full disk: what was said is on the console, and other files will tell."""
+        """Ignore a full disk: the console has every line, and other files will report it."""

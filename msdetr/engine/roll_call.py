@@ -1,9 +1,9 @@
-"""Who is gone, when a connection to another process of the run is lost.
+"""Which process is gone, when a connection to another process of the run is lost.
 
 A lost connection does not say whose fault it is: of four processes some lose it to one that has
 merely noticed earlier. So each has a thread that looks once a second, in the store where the
 processes met, whether somebody calls the roll, and answers even while the process computes or
-waits. Who does not answer is gone; who failed by itself has left word.
+waits. Whichever does not answer is gone; one that failed by itself has left a message.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Store(Protocol):
     """What is used of torch's stores, whose types torch does not export."""
 
     def check(self, keys: list[str], /) -> bool:
-        """Whether all keys have been set."""
+        """Tell whether all keys have been set."""
         ...
 
     def get(self, key: str, /) -> bytes:
-        """Value of a key that has been set."""
+        """Return the value of a key that has been set."""
         ...
 
     def set(self, key: str, value: str, /) -> None:
@@ -96,7 +96,7 @@ class RollCall:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop answering; leave word for those who ask when this process has ended."""
+        """Stop answering; leave a message for those who ask when this process has ended."""
         self._leaving.set()
         if self._listener is not None:
             self._listener.join()
@@ -155,7 +155,7 @@ class RollCall:
             store.set(key, word)
 
     def _call(self, store: Store) -> list[int]:
-        """Ranks that do not answer; the first to find out tells those who ask later."""
+        """List ranks that do not answer; the first to find out tells those who ask later."""
         self._answer(store, _PRESENT)
         store.set(_CALLED, "yes")
         deadline = time.monotonic() + _PATIENCE_SECONDS
@@ -181,7 +181,7 @@ class RollCall:
 
 
 def _connect(prefix: str) -> Store | None:
-    """A connection of our own to the store where the processes met; None if there is none."""
+    """Open a connection of our own to the store where the processes met, if there is one."""
     try:
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         meeting = distributed.TCPStore(  # type: ignore[attr-defined]

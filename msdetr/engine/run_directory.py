@@ -47,7 +47,7 @@ class RunDirectory:
 
     @property
     def log_file(self) -> Path:
-        """Everything the training said."""
+        """Everything the training run printed."""
         return self.path / "train.log"
 
     @property
@@ -76,7 +76,7 @@ class RunDirectory:
         return self.path / "evaluation"
 
     def epoch_checkpoint(self, num_epochs: int) -> Path:
-        """The checkpoint kept after ``num_epochs`` finished epochs."""
+        """Return the checkpoint kept after ``num_epochs`` finished epochs."""
         return self.checkpoints / f"epoch_{num_epochs:03d}"
 
     @property
@@ -85,7 +85,7 @@ class RunDirectory:
         return self.recipe_file.is_file()
 
     def find_last(self) -> Path | None:
-        """The last checkpoint, or None if the run has not saved one yet."""
+        """Return the last checkpoint, or None if the run has not saved one yet."""
         return find_checkpoint(self.last)
 
     def create(self, *, recipe_text: str, environment: Mapping[str, Any]) -> None:

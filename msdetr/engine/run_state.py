@@ -46,7 +46,7 @@ class RunState:
             self.term_sums[key] = self.term_sums.get(key, 0.0) + value
 
     def mean_losses(self) -> tuple[float | None, dict[str, float]]:
-        """Mean loss and mean terms over the finished steps of the epoch under way."""
+        """Return the mean loss and mean terms over the finished steps of the epoch under way."""
         count = self.step_in_epoch
         if count == 0:
             return None, {}
@@ -69,7 +69,7 @@ class RunState:
         return True
 
     def to_dict(self) -> dict[str, Any]:
-        """The state as JSON values."""
+        """Return the state as JSON values."""
         return asdict(self)
 
     @classmethod

@@ -29,7 +29,7 @@ class Schedule:
     total_steps: int = 1
 
     def factor(self, *, step: int, epoch: int) -> float:
-        """Factor for the optimizer step that follows ``step`` finished ones, in ``epoch``.
+        """Return the factor for the step that follows ``step`` finished ones, in ``epoch``.
 
         Args:
             step: Finished optimizer steps since the start of the run.

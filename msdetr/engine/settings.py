@@ -1,4 +1,4 @@
-"""Numbers of a training."""
+"""Numbers of a training run."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
-    """Numbers of a training.
+    """Numbers of a training run.
 
     Attributes:
         epochs: Epochs of the run.
         steps_per_epoch: Optimizer steps of an epoch.
         micro_batches_per_step: Forward passes of a step, over all processes.
         seed: Seed of everything random.
-        clip_norm: Largest norm of the gradient; None for no clipping.
+        clip_norm: Maximum norm of the gradient; None for no clipping.
         log_every_steps: Steps between rows of the metrics file.
         evaluate_every_epochs: Epochs between evaluations; the last epoch is always evaluated.
         keep_every_epochs: Epochs between checkpoints that are kept; None for none.

@@ -25,7 +25,7 @@ from msdetr.seeding import seed_torch
 class StepRunner(Generic[BatchT]):
     """Computes gradients and updates the weights.
 
-    The gradient is the sum over micro-batches and processes; the task normalises by the step's
+    The gradient is the sum over micro-batches and processes; the task normalizes by the step's
     targets.
 
     Args:
@@ -34,7 +34,7 @@ class StepRunner(Generic[BatchT]):
         optimizer: Optimizer as prepared by the accelerator.
         task: What is trained.
         processes: To share losses.
-        clip_norm: Largest norm of the gradient; None for no clipping.
+        clip_norm: Maximum norm of the gradient; None for no clipping.
         ema: Average to update after the step, or None.
         stop: What asks for the run's stop.
     """
@@ -126,7 +126,7 @@ class StepRunner(Generic[BatchT]):
     def _count(
         self, batches: Sequence[BatchT], places: Sequence[MicroBatchPlace]
     ) -> tuple[float, int, tuple[str, ...]]:
-        """Targets, images and skipped images of the step, of all processes."""
+        """Count targets, images and skipped images of the step, of all processes."""
         targets = sum(self._task.count_targets(batch) for batch in batches)
         images = sum(len(self._task.image_ids(batch)) for batch in batches)
         skipped = [

@@ -41,7 +41,7 @@ class MicroBatchPlace:
     index: int
 
     def derive_seed(self, purpose: str) -> int:
-        """A seed that depends on (seed, step, micro-batch) and on what it is for."""
+        """Derive a seed that depends on (seed, step, micro-batch) and on what it is for."""
         return derive_seed(self.seed, purpose, self.step, self.index)
 
 
@@ -50,7 +50,7 @@ class StepLoss:
     """Loss of one micro-batch, its share of the step's.
 
     Attributes:
-        total: Scalar to differentiate, already normalised by the targets of the whole step.
+        total: Scalar to differentiate, already normalized by the targets of the whole step.
         terms: Unweighted scalars by name; ``branch/...``, the same names in every micro-batch.
         weights: Factor of each term in the total.
     """
@@ -64,15 +64,15 @@ class TrainingTask(Protocol[BatchT_contra]):
     """What is trained: the loop's only knowledge of the subject."""
 
     def count_targets(self, batch: BatchT_contra) -> int:
-        """Targets of a micro-batch; called on the CPU, before the step's first forward."""
+        """Count targets of a micro-batch; called on the CPU, before the step's first forward."""
         ...
 
     def image_ids(self, batch: BatchT_contra) -> Sequence[int]:
-        """Ids of the images of a micro-batch; called on the CPU."""
+        """Return the ids of the images of a micro-batch; called on the CPU."""
         ...
 
     def skipped(self, batch: BatchT_contra) -> Sequence[str]:
-        """What was wrong with each image that was skipped for this micro-batch."""
+        """Return what was wrong with each image that was skipped for this micro-batch."""
         ...
 
     def loss(
@@ -81,7 +81,7 @@ class TrainingTask(Protocol[BatchT_contra]):
         """Run the model and compute the losses.
 
         Args:
-            model: To be called, not asked for its parts: it may be wrapped.
+            model: Only to be called, never asked for its parts: it may be wrapped.
             batch: On the model's device.
             num_targets: Targets of the step over all micro-batches and processes; may be 0.
             place: For random numbers that do not depend on the number of processes. Torch's

@@ -13,7 +13,7 @@ _NAMES_SHOWN = 5
 
 
 def unique_state(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers; a tensor with several names appears under its first.
+    """Return parameters and persistent buffers, a tensor with several names under its first.
 
     The tensors are the model's own: writing to them changes the model.
     """

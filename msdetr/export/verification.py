@@ -44,8 +44,8 @@ class Tolerance:
 
     Attributes:
         value: Largest difference of logits and boxes of the same queries; None for any.
-        shared_cells: Least share of the queries that both choose; None for any.
-        matched_given_cells: Least share of matched detections if both decode the same queries.
+        shared_cells: Minimum share of the queries that both choose; None for any.
+        matched_given_cells: Minimum share of matched detections if both decode the same queries.
         matched: Likewise where each chooses its own.
         ap: Largest difference of AP.
     """
@@ -102,7 +102,7 @@ class VerificationReport:
         return self.free.first < MIN_DETECTIONS
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """Return everything as JSON values."""
         return {
             "passed": self.passed,
             "weak": self.is_weak,
@@ -178,7 +178,7 @@ def verify(
 def _run_model(
     model: DetectionModel, images: ImageBatch, cells: Tensor | None
 ) -> tuple[ExportedOutput, ExportedOutput]:
-    """Outputs for queries of the model's own choice, and for those of the given cells."""
+    """Compute outputs for the model's own choice of queries, and for the given cells."""
     maps = model.backbone(images.pixels)
     memory = model.encoder(model.neck(maps, images.padding_mask))
     free = _decode(model, memory, None)
@@ -243,13 +243,13 @@ def _find_problems(report: VerificationReport, tolerance: Tolerance) -> list[str
             f"{report.shared_cells:.2%} of the queries stem from the same cells, expected at "
             f"least {tolerance.shared_cells:.0%}"
         )
-    for what, counts, least in (
+    for what, counts, minimum in (
         ("", report.free, tolerance.matched),
         (" from the same cells", report.given_cells, tolerance.matched_given_cells),
     ):
-        if counts.share < least:
+        if counts.share < minimum:
             problems.append(
-                f"{counts.share:.2%} of the detections{what} agree, expected at least {least:.0%}"
+                f"{counts.share:.2%} of the detections{what} agree, expected at least {minimum:.0%}"
             )
     if report.ap is not None and report.exported_ap is not None:
         change = abs(report.ap - report.exported_ap)

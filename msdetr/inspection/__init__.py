@@ -1,1 +1,1 @@
-"""Looking at assignments: match traces, statistics, figures and reports."""
+"""Inspecting assignments: match traces, statistics, figures and reports."""

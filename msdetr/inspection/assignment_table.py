@@ -159,14 +159,14 @@ def assignment_rows(
 
 
 def _ordered_pairs(shown: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
-    """Targets and queries of the marked pairs of [T, Q], by target and rank."""
+    """Return targets and queries of the marked pairs of [T, Q], by target and rank."""
     targets, queries = shown.nonzero(as_tuple=True)
     order = (targets * (shown.shape[1] + 1) + ranks[targets, queries]).argsort()
     return targets[order], queries[order]
 
 
 def _quantities(image: TracedImage, matching: ImageMatching) -> dict[str, Tensor]:
-    """Columns that are [N, T, Q]."""
+    """Compute the columns that are [N, T, Q]."""
     one_to_one = {f"one_to_one_{k}": v for k, v in _overlaps(image, image.one_to_one).items()}
     return {
         **_overlaps(image, image.one_to_many),

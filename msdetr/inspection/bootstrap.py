@@ -1,4 +1,4 @@
-"""Means over targets with intervals that know that targets of one image belong together."""
+"""Means over targets with intervals that respect that targets of one image belong together."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Estimate:
     high: float
 
     def to_dict(self) -> dict[str, float]:
-        """As JSON values."""
+        """Return the estimate as JSON values."""
         return {"mean": self.mean, "low": self.low, "high": self.high}
 
     def lines(self) -> str:
-        """The mean, and below it the interval."""
+        """Format the mean, and below it the interval."""
         return f"{self.mean:.3f}\n{self.low:.3f}..{self.high:.3f}"
 
 

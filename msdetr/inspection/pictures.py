@@ -17,10 +17,10 @@ from msdetr.drawing.score_matrix import ScoreMatrix, score_sheet
 from msdetr.inspection.rematch import ImageMatching
 from msdetr.inspection.trace import TracedImage, TraceInfo
 
-MOST_TARGETS = 11
-MOST_STRIPS = 8
-_MOST_REJECTED = 4
-_MOST_COLUMNS = 72
+MAX_TARGETS = 11
+MAX_STRIPS = 8
+_MAX_REJECTED = 4
+_MAX_COLUMNS = 72
 _GREY = (128, 128, 128)
 
 
@@ -70,8 +70,8 @@ class ImagePictures:
         return paths
 
     def targets(self) -> Image.Image:
-        """Every target with its queries in the last layer."""
-        chosen = sorted(self._largest[:MOST_TARGETS])
+        """Draw every target with its queries in the last layer."""
+        chosen = sorted(self._largest[:MAX_TARGETS])
         layer = self._layers[-1]
         boxes = self._boxes_px(self._image.boxes_cxcywh)
         overview = [(boxes[t], f"{t} {self._names[t]}") for t in self._largest]
@@ -83,16 +83,16 @@ class ImagePictures:
         )
 
     def strip(self) -> Image.Image:
-        """Targets in every layer, side by side."""
-        chosen = sorted(self._largest[:MOST_STRIPS])
+        """Draw targets in every layer, side by side."""
+        chosen = sorted(self._largest[:MAX_STRIPS])
         rows = [[self._shown(target, layer) for layer in self._layers] for target in chosen]
         heading = self._heading("all boxes of a row in the same part of the image", len(chosen))
         return layer_sheet(self._photo, heading, rows, self._layers)
 
     def scores(self) -> Image.Image:
-        """Scores of the best queries of every target, one matrix per layer."""
-        chosen = sorted(self._largest[: _MOST_COLUMNS // 2])
-        per_target = max(2, min(10, _MOST_COLUMNS // len(chosen)))
+        """Draw scores of the best queries of every target, one matrix per layer."""
+        chosen = sorted(self._largest[: _MAX_COLUMNS // 2])
+        per_target = max(2, min(10, _MAX_COLUMNS // len(chosen)))
         heading = self._heading(
             f"the best {per_target} queries of every target, and all assigned ones", len(chosen)
         )
@@ -126,7 +126,7 @@ class ImagePictures:
         ranks = matching.ranks[layer, target]
         rejected = torch.where(paired | picked, len(ranks) + 1, ranks).argsort(stable=True)
         marked = paired | picked
-        marked[rejected[:_MOST_REJECTED]] = True
+        marked[rejected[:_MAX_REJECTED]] = True
         queries = marked.nonzero()[:, 0]
         queries = queries[ranks[queries].argsort()]
         return ShownTarget(
@@ -181,7 +181,7 @@ class ImagePictures:
 
 
 def open_photo(image: TracedImage) -> tuple[Image.Image, str]:
-    """Open the image, or a grey area in its place; also return what to say of it."""
+    """Open the image, or a grey area in its place; also return a note on it."""
     height, width = image.original_hw
     try:
         with Image.open(image.path) as file:

@@ -71,7 +71,7 @@ class TracedGroups:
     noise: TracedNoise | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """Return everything as JSON values."""
         return asdict(self)
 
     @classmethod
@@ -180,7 +180,7 @@ def _of_image(rows: Assignment, image: int) -> Assignment:
 def _same_predictions(
     branch: SupervisionBranch, rows: Assignment, other: SupervisionBranch, primary: Assignment
 ) -> Tensor:
-    """[R] bool: pairs that ``primary`` has too, by target and box."""
+    """Return [R] bool: pairs that ``primary`` has too, by target and box."""
     if not len(primary.layer):
         return torch.zeros(len(rows.layer), dtype=torch.bool, device=rows.layer.device)
     boxes = branch.predictions.boxes_cxcywh[rows.layer, rows.image, rows.query]

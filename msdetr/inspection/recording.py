@@ -131,7 +131,7 @@ def _one_image(predictions: Predictions, index: int) -> Predictions:
 
 
 def _queries(rows: Assignment, targets: Targets, u: Tensor) -> Tensor:
-    """[N, T, J] int64 of the rows of one image, -1 where they are not valid."""
+    """Return [N, T, J] int64 of the rows of one image, -1 where they are not valid."""
     query = torch.where(rows.valid, rows.query, -1)
     per_target = query.view(u.shape[0], targets.labels.shape[1], -1)
     return per_target[:, : int(targets.counts[0])].cpu()

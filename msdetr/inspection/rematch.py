@@ -69,7 +69,7 @@ class ImageMatching:
         return float((paired if len(paired) else finite).min()), float(finite.max())
 
     def reason(self, layer: int, target: int, query: int) -> Reason | None:
-        """Why a query is not paired with a target, its texts filled in; None for pairs."""
+        """Return why a query is not paired with a target, its texts filled in; None for pairs."""
         explanation = self.explanation
         number = int(explanation.reason[layer, target, query])
         if number == 0:
@@ -80,7 +80,7 @@ class ImageMatching:
         return Reason(reason.code.format_map(values), reason.words.format_map(values))
 
     def own(self, layer: int, targets: Tensor, queries: Tensor) -> dict[str, Tensor]:
-        """The assigner's own columns of pairs, those of the queries first.
+        """Return the assigner's own columns of pairs, those of the queries first.
 
         Args:
             layer: Decoder layer.
@@ -97,7 +97,7 @@ class ImageMatching:
         }
 
     def target_note(self, layer: int, target: int) -> str:
-        """What to say of a target."""
+        """Return what to say of a target."""
         of_target = self.explanation.target_columns
         values = {name: value[layer, target].item() for name, value in of_target.items()}
         return self.explanation.target_note.format_map(values)
@@ -166,7 +166,7 @@ def _matching(
 
 
 def iou_of(image: TracedImage) -> Tensor:
-    """IoU of the one-to-many branch's boxes with the targets, as [N, T, Q] float32."""
+    """Compute the IoU of the one-to-many branch's boxes with the targets, as [N, T, Q] float32."""
     boxes = image.one_to_many.boxes_cxcywh[:, None]
     return pairwise_iou(boxes, image.boxes_cxcywh[None])[:, 0]
 
@@ -203,6 +203,6 @@ def score_steps(image: TracedImage, assigner: OneToManyAssigner, iou: Tensor) ->
 
 
 def solve_one_to_one(image: TracedImage) -> Tensor:
-    """One-to-one query of every target, as [N, T] int64; -1 for targets without one."""
+    """Find the one-to-one query of every target, as [N, T] int64; -1 for targets without one."""
     counts = torch.tensor([image.num_targets])
     return solve_together([image.hungarian_cost[:, None]], [counts])[0][:, 0]

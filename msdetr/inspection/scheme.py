@@ -73,7 +73,7 @@ class StoredScheme:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values, tagged by ``type``."""
+        """Return everything as JSON values, tagged by ``type``."""
         return {"type": self.type, **asdict(self)}
 
     @property

@@ -43,7 +43,7 @@ class StabilityRow:
     one_to_many_jaccard_with_layer_before: float | None
 
     def to_dict(self) -> dict[str, int | float | None]:
-        """Columns of ``stability.csv``."""
+        """Return the columns of ``stability.csv``."""
         return asdict(self)
 
 
@@ -141,7 +141,7 @@ def _since_epoch_before(now: _Picks, then: _Picks | None) -> _SinceEpochBefore:
 
 
 def jaccard(first: Tensor, second: Tensor) -> Tensor:
-    """Jaccard index of two sets of queries per target.
+    """Compute the Jaccard index of two sets of queries per target.
 
     Args:
         first: [T, J] int64, distinct queries of a row; -1 on unused slots.

@@ -114,7 +114,7 @@ class MatchingSummary:
     noise: NoiseSummary | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """Return everything as JSON values."""
         return asdict(self)
 
 
@@ -204,7 +204,7 @@ _CAUSE = "cause."
 
 
 def _per_image(image: TracedImage, matching: ImageMatching) -> dict[str, Tensor]:
-    """Values [N, T] of targets and [N, 1] of the image."""
+    """Return values [N, T] of targets and [N, 1] of the image."""
     pick = matching.one_to_one_queries
     rank = matching.ranks.gather(2, pick.clamp(min=0)[..., None])[..., 0]
     served = matching.one_to_many.sum(dim=1)
@@ -227,7 +227,7 @@ def _per_image(image: TracedImage, matching: ImageMatching) -> dict[str, Tensor]
 
 
 def _same_class_pick(image: TracedImage, matching: ImageMatching) -> Tensor:
-    """[N, T, Q] bool: the query is the one-to-one pick of some target of the target's class."""
+    """Return [N, T, Q] bool: the query is the one-to-one pick of a target of the same class."""
     same = (image.labels[:, None] == image.labels).float()
     return torch.einsum("st,ntq->nsq", same, matching.one_to_one.float()) > 0
 

@@ -12,7 +12,7 @@ from msdetr.inspection.trace import SIZE_BINS
 
 
 def summary_table(summary: MatchingSummary) -> Table:
-    """One column per decoder layer, one row per statistic."""
+    """Build a table of one column per decoder layer, one row per statistic."""
     title = f"{summary.num_targets} targets of {summary.num_images} images"
     if not summary.setting["has_one_to_many_branch"]:
         title += "; no one-to-many branch: what that assignment would be"

@@ -21,7 +21,7 @@ TENSORS = "trace.safetensors"
 def write_files(
     directory: Path, document: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Write a trace as a whole, so that none is ever seen half written.
+    """Write a trace as a whole, so that it is never seen half written.
 
     Args:
         directory: The trace; an older one there is replaced.

@@ -74,7 +74,7 @@ class Criterion:
         ]
 
     def _class_loss(self, branch: SupervisionBranch, rows: Assignment) -> Tensor:
-        """All logits as background, corrected where a query has a target."""
+        """Compute the loss of all logits as background, corrected where a query has a target."""
         logits = branch.predictions.logits
         label = branch.targets.labels[rows.image, rows.target]
         positive = logits[rows.layer, rows.image, rows.query, label]
@@ -88,7 +88,7 @@ class Criterion:
 
 
 def total_loss(terms: Sequence[LossTerm]) -> Tensor:
-    """Weighted sum of loss terms, as a scalar."""
+    """Compute the weighted sum of loss terms, as a scalar."""
     values = torch.stack([term.value for term in terms])
     weights = torch.tensor([term.weight for term in terms], dtype=values.dtype)
     return values @ weights.to(values.device, non_blocking=True)
@@ -106,7 +106,7 @@ def _box_losses(branch: SupervisionBranch, rows: Assignment) -> tuple[Tensor, Te
 
 
 def _decides_class(rows: Assignment, logits: Tensor) -> Tensor:
-    """[R] bool: the valid rows that set their query's class.
+    """Return [R] bool: the valid rows that set their query's class.
 
     Where a query serves several targets it is the row with the highest score, then the lowest
     target.

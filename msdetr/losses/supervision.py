@@ -1,4 +1,4 @@
-"""Supervision as data: which predictions answer for which targets, by which rule."""
+"""Supervision as data: which predictions are responsible for which targets, by which rule."""
 
 from __future__ import annotations
 
@@ -284,7 +284,7 @@ def _denoising_branch(
 def _proposal_branch(
     name: str, rule: BranchRule, proposals: Proposals, targets: Targets, u: Tensor
 ) -> SupervisionBranch:
-    """Proposals know no classes: class index 0 stands for "object"."""
+    """Make the branch of proposals, which know no classes: index 0 stands for "object"."""
     objects = replace(targets, labels=torch.zeros_like(targets.labels))
     predictions = Predictions(proposals.logits[None], proposals.boxes_cxcywh[None])
     branch = _branch(name, rule, predictions, objects, u)

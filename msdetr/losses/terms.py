@@ -1,4 +1,4 @@
-"""Losses of pairs and of background, before any weighting or normalisation."""
+"""Losses of pairs and of background, before any weighting or normalization."""
 
 from __future__ import annotations
 

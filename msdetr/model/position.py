@@ -25,8 +25,8 @@ def sine_position_encoding(padding_mask: Tensor, width: int, temperature: float)
     Source: Carion et al., DETR, ECCV 2020, section A.4.
     """
     images, height, columns = padding_mask.shape
-    y = _sine(_normalised_count(padding_mask[:, :, 0]), width // 2, temperature)
-    x = _sine(_normalised_count(padding_mask[:, 0, :]), width // 2, temperature)
+    y = _sine(_normalized_count(padding_mask[:, :, 0]), width // 2, temperature)
+    x = _sine(_normalized_count(padding_mask[:, 0, :]), width // 2, temperature)
     grid_shape = (images, height, columns, width // 2)
     encoding = torch.cat([y[:, :, None].expand(grid_shape), x[:, None].expand(grid_shape)], dim=-1)
     return encoding.flatten(1, 2)
@@ -48,7 +48,7 @@ def sine_box_embedding(boxes_cxcywh: Tensor, width: int, temperature: float) -> 
     return _sine(boxes_cxcywh * (2 * math.pi), width // 2, temperature).flatten(-2)
 
 
-def _normalised_count(padding: Tensor) -> Tensor:
+def _normalized_count(padding: Tensor) -> Tensor:
     count = (~padding).cumsum(1, dtype=torch.float32)
     return (count - 0.5) / (count[:, -1:] + 1e-6) * (2 * math.pi)
 

@@ -129,7 +129,7 @@ class Candidates:
 
 
 class ProposalStage(nn.Module):
-    """Every cell proposes a box and says how likely it holds an object.
+    """Every cell proposes a box and tells how likely it holds an object.
 
     Args:
         width: C.

@@ -104,7 +104,7 @@ class QueryBlocks:
 
 
 def _block_diagonal(block: QueryBlock, device: torch.device | str) -> Tensor:
-    """[count * size, count * size] bool, True within each of the blocks."""
+    """Return [count * size, count * size] bool, True within each of the blocks."""
     number = torch.arange(block.count, device=device).repeat_interleave(block.size)
     return number[:, None] == number
 
@@ -115,14 +115,14 @@ def _attend_folded(block: QueryBlock, query: Tensor, key: Tensor, value: Tensor)
 
 
 def _fold(tensor: Tensor, block: QueryBlock) -> Tensor:
-    """[B, M, count * size, D] to [B * count, M, size, D]."""
+    """Fold [B, M, count * size, D] to [B * count, M, size, D]."""
     images, heads, _, channels = tensor.shape
     split = tensor.reshape(images, heads, block.count, block.size, channels)
     return split.transpose(1, 2).flatten(0, 1)
 
 
 def _unfold(tensor: Tensor, block: QueryBlock) -> Tensor:
-    """[B * count, M, size, D] to [B, M, count * size, D]."""
+    """Unfold [B * count, M, size, D] to [B, M, count * size, D]."""
     _, heads, size, channels = tensor.shape
     split = tensor.view(-1, block.count, heads, size, channels)
     return split.transpose(1, 2).flatten(2, 3)

@@ -155,7 +155,7 @@ class IndependentGroups(nn.Module):
         return [each for each in self.stages or () if isinstance(each, ProposalStage)]
 
     def _rows(self) -> list[nn.Embedding | None]:
-        """Learned rows of every group, None where it has none."""
+        """Return the learned rows of every group, None where it has none."""
         if self.content is None:
             return [None] * self.num_groups
         return [each for each in self.content if isinstance(each, nn.Embedding)]
@@ -253,7 +253,7 @@ def _learned_rows(
 
 
 def _fresh_copies(prototype: nn.Module, number: int) -> nn.ModuleList:
-    """Modules like the prototype, with weights of their own where these start at random."""
+    """Make modules like the prototype, with weights of their own where these start at random."""
     copies = nn.ModuleList([copy.deepcopy(prototype) for _ in range(number)])
     for each in copies:
         for part in (each, *each.children()):

@@ -1,4 +1,4 @@
-"""The figures of one or several trainings: losses, AP, learning rate."""
+"""The figures of one or several training runs: losses, AP, learning rate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LINE_STYLES = ("with mixed supervision", "without")
 
 @dataclass(frozen=True, kw_only=True)
 class PlottedRun:
-    """A training to plot.
+    """A training run to plot.
 
     Attributes:
         label: What the legend calls it.
@@ -33,7 +33,7 @@ class PlottedRun:
 
 @dataclass(frozen=True, eq=False)
 class TrainingFigure:
-    """A figure of trainings.
+    """A figure of training runs.
 
     Attributes:
         name: Of its files, without the suffix.
@@ -50,7 +50,7 @@ def draw_training_curves(runs: Sequence[PlottedRun], layer: int = -1) -> list[Tr
     """Draw every figure that the logs have values for.
 
     Args:
-        runs: Trainings, one color each.
+        runs: Training runs, one color each.
         layer: Decoder layer of the losses, counted from 0; -1 for the last one.
 
     Returns:
@@ -101,13 +101,13 @@ class _Axis:
         return cls("optimizer step", by_epoch=False)
 
     def of_epochs(self, history: RunHistory, value: Value, *, means: bool = False) -> Points:
-        """Values of whole epochs, at their ends; means over an epoch in its middle."""
+        """Return values of whole epochs, at their ends; means over an epoch in its middle."""
         length = 1.0 if self.by_epoch else history.steps_per_epoch or 1.0
         shift = 0.5 if means else 1.0
         return _points((length * (row.epoch + shift), value(row)) for row in history.epochs)
 
     def of_steps(self, history: RunHistory, value: Value) -> Points:
-        """Values of single steps."""
+        """Return values of single steps."""
         length = (history.steps_per_epoch or 1.0) if self.by_epoch else 1.0
         return _points(((row.step or 0) / length, value(row)) for row in history.steps)
 
@@ -143,7 +143,7 @@ def _loss_panels(runs: Sequence[PlottedRun], axis: _Axis, layer: int) -> list[Pa
 
 
 def _group_panels(runs: Sequence[PlottedRun], axis: _Axis, layer: int) -> list[Panel]:
-    """Losses of query groups beside the primary one, with the primary one's to compare them."""
+    """Make panels of the losses of query groups, with the primary group's for comparison."""
     classification: list[Curve] = []
     regression: list[Curve] = []
     with_groups = [run for run in runs if run.history.query_groups]
@@ -267,7 +267,7 @@ def _regression_label(runs: Sequence[PlottedRun]) -> str:
 
 
 def labels_of(paths: Sequence[str]) -> list[str]:
-    """Shortest endings of paths that tell them apart, for a legend.
+    """Find the shortest endings of paths that tell them apart, for a legend.
 
     Args:
         paths: Paths with forward slashes, without the names of the logs.

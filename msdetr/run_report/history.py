@@ -1,4 +1,4 @@
-"""What a training logged, read from ``metrics.jsonl`` or from the published ``log.txt``."""
+"""What a training run logged, read from ``metrics.jsonl`` or from the published ``log.txt``."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class HistoryRow:
 
 @dataclass(frozen=True, kw_only=True)
 class RunHistory:
-    """What one training logged.
+    """What one training run logged.
 
     Attributes:
         path: The file.
@@ -133,7 +133,7 @@ def read_history(path: Path) -> RunHistory:
     file = locate_log(path)
     rows = _read_lines(file)
     if not rows:
-        raise DataError(str(file), "holds no rows yet; the training has logged nothing")
+        raise DataError(str(file), "holds no rows yet; the training run has logged nothing")
     try:
         if "kind" in rows[0]:
             return _from_metrics(file, rows)
@@ -203,7 +203,7 @@ def _from_published(file: Path, rows: Sequence[Mapping[str, Any]]) -> RunHistory
 
 
 def _published_terms(row: Mapping[str, Any]) -> tuple[dict[str, float], bool]:
-    """Losses of a published row under our keys, and whether their weights were divided out."""
+    """Return a published row's losses under our keys, and whether weights were divided out."""
     matches = [match for match in map(_PUBLISHED_TERM.fullmatch, row) if match]
     last = 1 + max((int(m["layer"]) for m in matches if m["layer"]), default=-1)
     mixed = any(m["branch"] == "_o2m" for m in matches)
@@ -232,7 +232,7 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _number(value: Any) -> float | None:  # noqa: ANN401 - JSON values
-    """A finite number, not below 0 (COCO's tools write -1 for undefined); None otherwise."""
+    """Return a finite number, not below 0 (COCO's tools write -1 for undefined), or None."""
     if value is None:
         return None
     number = float(value)

@@ -1,4 +1,4 @@
-"""The report of a training: one HTML file that needs nothing beside itself."""
+"""The report of a training run: one HTML file that needs nothing beside itself."""
 
 from __future__ import annotations
 

@@ -41,18 +41,18 @@ class CandidateTarget:
     picture: Image.Image
 
 
-def choose_targets(trace: MatchTrace, most: int) -> list[tuple[int, int]]:
-    """The largest target of each of some images, evenly spread over those that have targets.
+def choose_targets(trace: MatchTrace, max_targets: int) -> list[tuple[int, int]]:
+    """Choose the largest target of some images, evenly spread over those that have targets.
 
     Args:
         trace: Of any model.
-        most: Targets at most.
+        max_targets: Maximum number of targets.
 
     Returns:
         Positions of images and targets in the trace.
     """
     present = [i for i, image in enumerate(trace.images) if image.num_targets]
-    steps = np.linspace(0, len(present) - 1, min(most, len(present)))
+    steps = np.linspace(0, len(present) - 1, min(max_targets, len(present)))
     chosen = [present[round(step)] for step in steps]
     return [(i, int(trace.images[i].areas_px.argmax())) for i in chosen]
 

@@ -88,7 +88,7 @@ MEASURES: tuple[str, ...] = tuple(_measures())
 
 
 def measure(candidates: Candidates) -> Tensor:
-    """Measures of every target, in the order of ``MEASURES``.
+    """Compute the measures of every target, in the order of ``MEASURES``.
 
     Returns:
         [N, T, number of measures] float64: the mean IoU of the first 1, 5, 10, 20 queries, how
@@ -139,7 +139,7 @@ class MeasuredTrace:
         return f"{self.name}: {run.name}"[:40]
 
     def rows(self) -> Iterator[dict[str, str | int | float]]:
-        """Rows of ``candidates.csv``: model, image, target, layer, branch, measures."""
+        """List the rows of ``candidates.csv``: model, image, target, layer, branch, measures."""
         for branch, measured in self.by_branch.items():
             for image, values in zip(self.trace.images, measured, strict=True):
                 yield from self._rows_of(image, branch, values)

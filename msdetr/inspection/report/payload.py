@@ -50,7 +50,7 @@ class StoredImage:
     pick_probabilities: Words
 
     def encode(self) -> str:
-        """The block, deflated (zlib format), as base64."""
+        """Return the block, deflated (zlib format), as base64."""
         words = [self._coded(name).ravel() for name in PARTS]
         planes = np.concatenate(words).astype(">u2").view(np.uint8).reshape(-1, 2).T
         return base64.b64encode(zlib.compress(planes.tobytes(), 6)).decode("ascii")
@@ -78,7 +78,7 @@ def store(image: TracedImage) -> StoredImage:
 
 
 def class_columns(labels: Tensor) -> dict[int, int]:
-    """First target of every label among ``labels`` [T], labels in order of appearance."""
+    """Find the first target of every label among ``labels`` [T], labels in order of appearance."""
     columns: dict[int, int] = {}
     for target, label in enumerate(labels.tolist()):
         columns.setdefault(label, target)

@@ -1,4 +1,4 @@
-"""Photos for the page: scaled down, as JPEG, no larger together than there is room."""
+"""Photos for the page: scaled down, as JPEG, together no larger than the room that is left."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def encode_pictures(
 
     Args:
         images: Of a trace.
-        room: Most characters of base64 together.
+        room: Maximum number of characters of base64 together.
         tick: Called after every image that is read from its file.
 
     Returns:

@@ -17,7 +17,7 @@ LISTED = 20
 
 
 def scheme_entry(scheme: StoredScheme, images: Sequence[TracedImage]) -> dict[str, Any]:
-    """What the page says of an assigner.
+    """Return what the page says of an assigner.
 
     Args:
         scheme: The assigner.
@@ -36,7 +36,7 @@ def scheme_entry(scheme: StoredScheme, images: Sequence[TracedImage]) -> dict[st
 
 
 def stored_layers(image: TracedImage) -> dict[str, Any]:
-    """The stored assignment of an image, per decoder layer and target.
+    """Return the stored assignment of an image, per decoder layer and target.
 
     Rows of a target are [query, rank, score, share of the range of scores, reason, words]: a
     reason counts from 1, as in ``Explanation``, and words are a place in ``words``.

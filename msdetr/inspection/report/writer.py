@@ -120,7 +120,7 @@ def _encode_blocks(trace: MatchTrace, steps: _Steps) -> tuple[list[StoredImage],
 
 
 def _fixed_size(trace: MatchTrace) -> int:
-    """Size of the page in bytes without blocks and photos."""
+    """Return the size of the page in bytes without blocks and photos."""
     context = {"report": _index(trace, trace.images), "notes": {"pairs": (0, 0)}}
     frame = _template().render(**context, blocks=[], photos=[], scripts=_scripts(), style=_style())
     # Each block and photo stands in an element of its own.
@@ -140,7 +140,7 @@ def _count_fitting(sizes: list[int], room: int) -> int:
 def _pairs(
     trace: MatchTrace, images: tuple[TracedImage, ...], stored: list[StoredImage]
 ) -> tuple[int, int] | None:
-    """Pairs that the browser finds again, and all; None where it only shows stored ones."""
+    """Count pairs that the browser finds again, and all; None where it only shows stored ones."""
     rule = trace.info.one_to_many
     if isinstance(rule, StoredScheme):
         return None
@@ -166,7 +166,7 @@ def _index(trace: MatchTrace, images: tuple[TracedImage, ...]) -> dict[str, Any]
 def _scheme(
     rule: OneToManyAssigner | StoredScheme, images: tuple[TracedImage, ...]
 ) -> dict[str, Any]:
-    """Settings that the browser can change, or else what it shows of stored assignments."""
+    """Return settings that the browser can change, or what it shows of stored assignments."""
     if isinstance(rule, StoredScheme):
         return {"settings": None, "scheme": scheme_entry(rule, images)}
     settings = {
@@ -211,7 +211,7 @@ def _image_entry(trace: MatchTrace, image: TracedImage) -> dict[str, Any]:
 
 
 def _groups(trace: MatchTrace) -> dict[str, Any]:
-    """Statistics of query groups, which the page shows as they are."""
+    """Return statistics of query groups, which the page shows as they are."""
     groups = [image.groups for image in trace.images]
     return {"groups": summarize_groups(groups), "noise": summarize_noise(groups)}
 

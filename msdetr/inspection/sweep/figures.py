@@ -13,7 +13,7 @@ from msdetr.drawing.heat_maps import HeatMap, HeatMapAxes, draw_heat_maps
 from msdetr.inspection.sweep.statistics import SweepGrid
 from msdetr.inspection.sweep.tables import ALL_LAYERS, Row
 
-CAVEAT = "Predicts the supervision of this model's queries, not the AP of a training."
+CAVEAT = "Predicts the supervision of this model's queries, not the AP of a training run."
 
 
 @dataclass(frozen=True)

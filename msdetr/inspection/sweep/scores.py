@@ -140,13 +140,13 @@ class ChunkScores:
         )
 
     def count_by_candidate(self, positive: Tensor) -> Tensor:
-        """Positives [N, I, Q] per candidate target, as [N, R] int64."""
+        """Count positives [N, I, Q] per candidate target, as [N, R] int64."""
         num_layers, num_targets = self.best_queries.shape[:2]
         counts = torch.zeros(num_layers, num_targets, dtype=torch.int64)
         return counts.scatter_add_(1, self.candidate.flatten(1), positive.flatten(1).long())
 
     def count_conflicts(self, num_pairs: Tensor) -> Tensor:
-        """Queries that serve several targets, when target r has its ``num_pairs`` [N, R] best.
+        """Count queries that serve several targets, if target r has its ``num_pairs`` [N, R] best.
 
         Returns:
             [N] int64.

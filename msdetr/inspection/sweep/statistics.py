@@ -43,7 +43,7 @@ class SweepGrid:
     """Settings to try: all combinations.
 
     Attributes:
-        ks: Most queries per target.
+        ks: Maximum queries per target.
         thresholds: Lowest scores of a positive.
         iou_weights: Factors of the IoU in the score; the class weight is 1 less it.
         max_positive_fraction: Share of the queries that may be positive; None for all.
@@ -55,14 +55,14 @@ class SweepGrid:
     max_positive_fraction: float | None
 
     def settings(self) -> list[OneToManyAssigner]:
-        """All combinations, k running fastest, then the threshold."""
+        """List all combinations, k running fastest, then the threshold."""
         return [
             self.setting(k, threshold, iou_weight)
             for iou_weight, threshold, k in product(self.iou_weights, self.thresholds, self.ks)
         ]
 
     def setting(self, k: int, threshold: float, iou_weight: float) -> OneToManyAssigner:
-        """One combination."""
+        """Return one combination."""
         return OneToManyAssigner(
             k=k,
             threshold=threshold,
@@ -144,7 +144,7 @@ class _Values:
 
 
 def _statistics_of(chunk: TraceChunk, grid: SweepGrid) -> Iterator[_Values]:
-    """Statistics of a few images, setting by setting."""
+    """Compute statistics of a few images, setting by setting."""
     for iou_weight in grid.iou_weights:
         rule = grid.setting(max(grid.ks), grid.thresholds[0], iou_weight)
         scores = ChunkScores.of(chunk, rule)
@@ -182,14 +182,14 @@ class PositiveCounts:
 
 
 def _first_by_u(positive: Tensor, u_order: Tensor, limit: int) -> Tensor:
-    """The ``limit`` positives [N, I, Q] of every image with the smallest u."""
+    """Return the ``limit`` positives [N, I, Q] of every image with the smallest u."""
     ordered = positive.gather(2, u_order)
     ordered &= ordered.cumsum(dim=2) <= limit
     return torch.zeros_like(positive).scatter_(2, u_order, ordered)
 
 
 def _prefix_sums(chunk: TraceChunk, scores: ChunkScores) -> dict[str, Tensor]:
-    """Sums [N, R, J + 1] over the first 0, 1, ..., J queries of every target."""
+    """Return sums [N, R, J + 1] over the first 0, 1, ..., J queries of every target."""
     iou = chunk.iou.gather(2, scores.best_queries)
     values = {
         "iou": iou.double(),
@@ -225,7 +225,7 @@ def _values(
 
 
 def quantile_of_counts(histogram: Sequence[int], q: float) -> int:
-    """Smallest count that at least a share ``q`` of all targets do not exceed.
+    """Find the smallest count that at least a share ``q`` of all targets do not exceed.
 
     Args:
         histogram: Targets with 0, 1, ... positives; not all zero.

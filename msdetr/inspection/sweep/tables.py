@@ -16,7 +16,7 @@ Row = dict[str, str | int | float | None]
 
 
 def sweep_rows(statistics: SweepStatistics) -> Iterator[Row]:
-    """Rows of ``sweep.csv``.
+    """Make the rows of ``sweep.csv``.
 
     A share or a mean is None where it is one of nothing.
 

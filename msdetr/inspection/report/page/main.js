@@ -180,14 +180,14 @@ function changeSettings(changes) {
 
 function showSettings() {
   const { k, threshold, iouWeight, classWeight, maxPositiveFraction } = state.settings;
-  const values = { k, threshold, alpha: iouWeight, cap: maxPositiveFraction ?? 1 };
+  const values = { k, threshold, iouWeight, cap: maxPositiveFraction ?? 1 };
   for (const [name, value] of Object.entries(values)) byId(`set-${name}`).value = value;
   const limit = maxPositiveFraction === null
     ? "none" : `${fixed(100 * maxPositiveFraction, 0)}% = ${Math.floor(maxPositiveFraction * report.numQueries)} queries`;
   const short = (value) => String(Number(value.toFixed(4)));
   const texts = {
     k: `${k}`, threshold: short(threshold), cap: limit,
-    alpha: `${short(iouWeight)} IoU + ${short(classWeight)} class`,
+    iouWeight: `${short(iouWeight)} IoU + ${short(classWeight)} class`,
   };
   for (const [name, text] of Object.entries(texts)) byId(`value-${name}`).textContent = text;
   byId("reset").disabled = isRecipe();
@@ -199,7 +199,7 @@ function connectSettings() {
   const read = {
     k: (value) => ({ k: value }),
     threshold: (value) => ({ threshold: value }),
-    alpha: (value) => ({ iouWeight: value, classWeight: 1 - value }),
+    iouWeight: (value) => ({ iouWeight: value, classWeight: 1 - value }),
     cap: (value) => ({ maxPositiveFraction: value === 1 ? null : value }),
   };
   for (const [name, changes] of Object.entries(read)) {

@@ -106,7 +106,7 @@ def test_sliders_update_boxes_table_and_statistics_and_return(opened: Any) -> No
 
     before = state()
     seen = [before]
-    for slider, value in (("k", 1), ("threshold", 0.05), ("alpha", 1), ("cap", 0.05)):
+    for slider, value in (("k", 1), ("threshold", 0.05), ("iouWeight", 1), ("cap", 0.05)):
         page.locator(f"#set-{slider}").fill(str(value))
         page.wait_for_timeout(50)
         seen.append(state())
