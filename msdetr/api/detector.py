@@ -31,6 +31,7 @@ from msdetr.engine.checkpoint import save_checkpoint
 from msdetr.engine.device import resolve_device
 from msdetr.engine.weights import unique_state
 from msdetr.errors import DataError, UsageError
+from msdetr.export.formats import SUFFIXES
 from msdetr.model import DetectionModel
 from msdetr.recipe import Recipe
 from msdetr.structures import ModelOutput
@@ -225,8 +226,8 @@ class Detector:
             VerificationError: The file differs from the model; it is named ``*.unverified``.
         """
         if settings is None:
-            is_program = Path(path).suffix == ".pt2"
-            settings = ExportSettings(format="torch-export" if is_program else "onnx")
+            by_suffix = {suffix: name for name, suffix in SUFFIXES.items()}
+            settings = ExportSettings(format=by_suffix.get(Path(path).suffix, "onnx"))
         on_cpu = replace(self._loaded, model=deepcopy(self.model).cpu())
         return export_loaded(
             on_cpu,

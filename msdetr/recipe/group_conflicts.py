@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from msdetr.recipe.model import ModelRecipe
-from msdetr.recipe.query_groups import DenoisingRecipe
+from msdetr.recipe.query_groups import DenoisingRecipe, QueryGroupsRecipe
 from msdetr.recipe.supervision import SupervisionRecipe
 
 Found = tuple[str, tuple[str, ...], str]
@@ -15,7 +15,7 @@ Found = tuple[str, tuple[str, ...], str]
 def find_group_conflicts(model: ModelRecipe, supervision: SupervisionRecipe) -> Iterator[Found]:
     """List what does not fit together in the sections of query groups."""
     groups = model.query_groups
-    for name in ("hybrid", "group", "denoising"):
+    for name in QueryGroupsRecipe.model_fields:
         yield from _in_both_halves(name, getattr(groups, name), getattr(supervision, name))
     if groups.hybrid is not None and groups.group is not None:
         message = "must be null where model.query_groups.group is a mapping, got a mapping"

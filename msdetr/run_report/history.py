@@ -20,6 +20,8 @@ _PUBLISHED_TERM = re.compile(
 )
 _TERM_NAMES = {"ce": "class", "bbox": "box", "giou": "giou"}
 _BRANCHES = {None: "one_to_one", "_o2m": "one_to_many", "_enc": "proposals"}
+# Branches of the primary group, and those beside the one-to-one branch of another group.
+_OF_PRIMARY_OR_PART = re.compile(r"one_to_one|(.+_)?(one_to_many|proposals)")
 _COCO_KEYS = (
     *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
     *("ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large"),
@@ -75,11 +77,12 @@ class RunHistory:
         """
         rows = (*self.epochs, *self.steps)
         branches = dict.fromkeys(key.partition("/")[0] for row in rows for key in row.terms)
-        independent = tuple(name for name in branches if re.fullmatch(r"group_\d+", name))
+        others = [name for name in branches if not _OF_PRIMARY_OR_PART.fullmatch(name)]
+        independent = tuple(name for name in others if re.fullmatch(r"group_\d+", name))
         number = len(independent)
         name = "1 further group" if number == 1 else f"mean of {number} further groups"
         found = {name: independent} if independent else {}
-        return found | {name: (name,) for name in ("hybrid", "denoising") if name in branches}
+        return found | {name: (name,) for name in others if name not in independent}
 
     @property
     def num_layers(self) -> int:

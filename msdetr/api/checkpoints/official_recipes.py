@@ -11,7 +11,13 @@ from msdetr.build import build_model
 from msdetr.errors import Problem
 from msdetr.interop.official import count_classes, find_mismatches, published_names
 from msdetr.interop.published_file import PublishedFile
-from msdetr.recipe import ModelRecipe, Recipe, load_recipe, packaged_recipes
+from msdetr.recipe import (
+    ModelRecipe,
+    QueryGroupsRecipe,
+    Recipe,
+    load_recipe,
+    packaged_recipes,
+)
 
 PUBLISHED_PLACEMENTS = ("baseline", "a", "c")
 
@@ -38,7 +44,8 @@ def fitting_recipes(published: PublishedFile) -> list[str]:
 def find_unpublished_groups(recipe: ModelRecipe) -> list[Problem]:
     """List the query groups of a model that no published code has; Hybrid DETR has its own."""
     groups, section = recipe.query_groups, "model.query_groups"
-    given = [name for name in ("group", "denoising") if getattr(groups, name) is not None]
+    others = [name for name in QueryGroupsRecipe.model_fields if name != "hybrid"]
+    given = [name for name in others if getattr(groups, name) is not None]
     problems = [
         Problem(f"{section}.{n}", "is set, which the published code has not") for n in given
     ]

@@ -79,7 +79,8 @@ def test_a_failure_saves_what_was_reached_and_says_so() -> None:
         kit.undo(ValueError("bad image"))
     assert kit.saved == [(RUN.last, {})]
     assert kit.said == (
-        f"the state after step 7 (epoch 2) is saved in {RUN.last}, from where a resumed run goes on\n"
+        f"the state after step 7 (epoch 2) is saved in {RUN.last}, from where a resumed run "
+        "goes on\n"
     )
 
 

@@ -150,6 +150,13 @@ def test_independent_groups_are_drawn_as_their_mean_beside_the_others() -> None:
     assert len({line.get_color() for line in figure.axes[0].lines}) == 4
 
 
+def test_group_of_any_name_is_drawn() -> None:
+    branches = ("one_to_many", "proposals", "copies", "copies_one_to_many", "copies_proposals")
+    figure = drawn([with_groups(*branches)])["query_groups"]
+    assert legend(figure) == ["primary", "copies"]
+    assert [y for _, y, _ in lines(figure, 0)] == [[1.0], [4.0]]
+
+
 def test_several_runs_with_groups_are_told_apart() -> None:
     runs = [with_groups("hybrid"), run("plain"), replace(with_groups("denoising"), label="b")]
     figure = drawn(runs)["query_groups"]
