@@ -71,10 +71,7 @@ def evaluate(
         check_output(output, FILES)
     loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides)
     images = load_evaluation_data(loaded.recipe, loaded.label_space, data)
-    if from_predictions is None:
-        layers = _detect(loaded, images, device=device, per_layer=per_layer)
-    else:
-        layers = [read_results(from_predictions, images.ground_truth)]
+    layers = _obtain(loaded, images, from_predictions, device=device, per_layer=per_layer)
     if layers is None:
         return None
     report = analyses.report(
@@ -99,6 +96,20 @@ def layer_table(report: EvaluationReport) -> Table:
         values = [metrics.summary()[key] for key in keys]
         table.add_row(str(layer), *("-" if v is None else f"{100 * v:.1f}" for v in values))
     return table
+
+
+def _obtain(
+    loaded: LoadedCheckpoint,
+    images: EvaluationData,
+    from_predictions: Path | None,
+    *,
+    device: str,
+    per_layer: bool,
+) -> list[Results] | None:
+    """Read the results file if there is one, else detect."""
+    if from_predictions is not None:
+        return [read_results(from_predictions, images.ground_truth)]
+    return _detect(loaded, images, device=device, per_layer=per_layer)
 
 
 def _detect(
