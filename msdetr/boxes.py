@@ -20,13 +20,13 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     return torch.cat([(low + high) * 0.5, high - low], dim=-1)
 
 
-def safe_logit(x: Tensor) -> Tensor:
-    """Inverse sigmoid of values clamped to [0, 1], with both sides kept above 1e-5.
+def safe_logit(x: Tensor, eps: float = LOGIT_EPS) -> Tensor:
+    """Inverse sigmoid of values clamped to [0, 1], with both sides kept above ``eps``.
 
-    The result lies within about +-11.5.
+    With the default of 1e-5 the result lies within about +-11.5.
     """
     x = x.clamp(0, 1)
-    return torch.log(x.clamp(min=LOGIT_EPS) / (1 - x).clamp(min=LOGIT_EPS))
+    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
 
 
 def iou_and_giou(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

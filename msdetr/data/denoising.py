@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from msdetr.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from msdetr.boxes import cxcywh_to_xyxy, safe_logit, xyxy_to_cxcywh
 from msdetr.seeding import seeded_generator
 from msdetr.structures import NoisedTargets, Targets
 
@@ -140,7 +140,7 @@ class DenoisingNoise:
         return NoisedTargets(
             labels=labels * slots.valid,
             boxes_cxcywh=boxes.masked_fill(~slots.valid[..., None], 0.0),
-            logits=_noise_logit(boxes).masked_fill(~slots.valid[..., None], 0.0),
+            logits=safe_logit(boxes, LOGIT_EPS).masked_fill(~slots.valid[..., None], 0.0),
             target=slots.target,
             positive=slots.positive & slots.valid,
             valid=slots.valid,
@@ -202,8 +202,3 @@ def _renumber(slots: Slots, kept: Sequence[Sequence[int]]) -> Slots:
         index[image, : len(chosen)] = torch.tensor(chosen, dtype=torch.int64)
     target = index.gather(1, slots.target) * slots.valid
     return Slots(target, slots.positive, slots.valid, slots.num_groups)
-
-
-def _noise_logit(boxes: Tensor) -> Tensor:
-    x = boxes.clamp(0, 1)
-    return torch.log(x.clamp(min=LOGIT_EPS) / (1 - x).clamp(min=LOGIT_EPS))

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 
 from msdetr.api.detection.dataset_detector import autocast
-from msdetr.build import build_train_collator
+from msdetr.build import build_noise
 from msdetr.data.batching import Batch
 from msdetr.data.labels import LabelSpace
 from msdetr.inspection.query_groups import TracedGroups, trace_groups
@@ -38,7 +38,7 @@ class GroupTracer:
     ) -> None:
         self._model = model
         self._recipe = recipe
-        self._noise = build_train_collator(recipe, model, label_space).noise
+        self._noise = build_noise(recipe, label_space.labels)
         mixed = recipe.supervision.one_to_many is not None
         supervision = criterion.supervision
         self._criterion = Criterion(
