@@ -19,6 +19,7 @@ from scipy.cluster.vq import kmeans2
 from msdetr.api.datasets import TrainingData, load_training_data
 from msdetr.api.training.session import TrainingSession
 from msdetr.data.coco_index import CocoIndex
+from msdetr.engine.costs import RunCosts
 from msdetr.engine.processes import create_accelerator
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.evaluation.coco import evaluate_boxes
@@ -78,7 +79,7 @@ def main() -> None:
     constant = evaluate_boxes(data.val.ground_truth, guess(data), image_ids=data.val.image_ids)
     with tempfile.TemporaryDirectory() as folder:
         session = TrainingSession(recipe, data, create_accelerator(), RunDirectory(Path(folder)))
-        untrained = session.evaluate(session.model.eval())
+        untrained = session.evaluate(session.model.eval(), RunCosts())
     print(f"{'':24}{'AP':>8}{'AP50':>8}")
     print(f"{'untrained model':24}{untrained['ap']:8.3f}{untrained['ap50']:8.3f}")
     print(f"{'the same 100 boxes':24}{constant.ap:8.3f}{constant.ap50:8.3f}")

@@ -49,7 +49,7 @@ FIELDS = {
     "train.ema": "{decay: 0.9}",
 }
 # Rows differ in these: they tell how fast the machine was.
-TIMING = ("images_per_second", "memory_mib")
+TIMING = ("images_per_second", "memory_mib", "cost")
 POLL_SECONDS = 0.001
 
 

@@ -76,6 +76,7 @@ def build_trainer_settings(recipe: Recipe, plan: EpochPlan) -> TrainerSettings:
         steps_per_epoch=plan.num_steps,
         micro_batches_per_step=plan.micro_batches_per_step,
         seed=train.seed,
+        max_seconds=train.max_seconds,
         clip_norm=train.clip_norm,
         log_every_steps=train.log_every_steps,
         evaluate_every_epochs=recipe.evaluation.every_epochs,

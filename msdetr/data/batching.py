@@ -96,8 +96,7 @@ class Collator:
     def pad(self, images: Sequence[Tensor]) -> ImageBatch:
         """Normalise and pad B uint8 images [3, H_b, W_b] into one batch."""
         largest = (max(image.shape[1] for image in images), max(image.shape[2] for image in images))
-        hw = (self._round_up(largest[0]), self._round_up(largest[1]))
-        height, width = grow_to_cells(hw, self.strides, self.min_cells)
+        height, width = self.padded_hw(largest)
         pixels = torch.zeros(len(images), 3, height, width)
         padding_mask = torch.ones(len(images), height, width, dtype=torch.bool)
         mean, std = (torch.tensor(value)[:, None, None] for value in (self.mean, self.std))
@@ -106,6 +105,11 @@ class Collator:
             pixels[index, :, :h, :w] = image.float().div_(255).sub_(mean).div_(std)
             padding_mask[index, :h, :w] = False
         return ImageBatch(pixels, padding_mask)
+
+    def padded_hw(self, hw: tuple[int, int]) -> tuple[int, int]:
+        """Return the height and width, in pixels, that images up to this size are padded to."""
+        rounded = (self._round_up(hw[0]), self._round_up(hw[1]))
+        return grow_to_cells(rounded, self.strides, self.min_cells)
 
     def _round_up(self, side: int) -> int:
         return -(-side // self.pad_multiple) * self.pad_multiple

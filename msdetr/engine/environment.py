@@ -16,6 +16,7 @@ import torch
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 _MEMINFO = Path("/proc/meminfo")
+_CPUINFO = Path("/proc/cpuinfo")
 
 PACKAGES = (
     *("msdetr", "torch", "torchvision", "accelerate"),
@@ -30,6 +31,9 @@ def collect_environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
         "command": sys.argv,
+        "cpu": _cpu_name(),
+        # Kernels, and with them the last bits of sums, differ between these.
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpus": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "cuda": torch.version.cuda,
@@ -44,6 +48,14 @@ def peak_memory_mib(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _cpu_name() -> str | None:
+    if not _CPUINFO.exists():
+        return platform.processor() or None
+    lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, None)
 
 
 def _version(package: str) -> str | None:

@@ -19,7 +19,9 @@ from msdetr.engine.checkpoint import (
     read_weights,
     save_checkpoint,
 )
+from msdetr.engine.costs import RunCosts
 from msdetr.engine.ema import WeightAverage, evaluation_weights
+from msdetr.engine.environment import peak_memory_mib
 from msdetr.engine.failures import writing_run
 from msdetr.engine.processes import Processes
 from msdetr.engine.records import RunRecords
@@ -39,8 +41,9 @@ from msdetr.engine.weights import load_weights, unique_state
 from msdetr.errors import DataError, UsageError
 from msdetr.seeding import seed_torch
 
-Evaluate = Callable[[nn.Module], Mapping[str, float | None]]
+Evaluate = Callable[[nn.Module, RunCosts], Mapping[str, float | None]]
 Inspect = Callable[[nn.Module, int], object]
+CountFlops = Callable[[BatchT], int | None]
 LoaderFactory = Callable[[int, int], Iterable[BatchT]]
 
 
@@ -61,8 +64,8 @@ class Trainer(Generic[BatchT]):
         settings: Numbers of the training run.
         run_directory: Where the run is kept; must exist.
         info: JSON values for every checkpoint: recipe, class names and the like.
-        evaluate: Called on every process with the model in evaluation mode; the main process's
-            result counts. None for no evaluation.
+        evaluate: Called on every process with the model in evaluation mode and the run's costs,
+            to which it adds its own; the main process's result counts. None for no evaluation.
         ema: Average of the model's weights, which is then what is evaluated.
         reporter: Shows progress; by default on stderr.
 
@@ -87,6 +90,7 @@ class Trainer(Generic[BatchT]):
         reporter: TrainingReporter | None = None,
     ) -> None:
         self.state = RunState()
+        self.costs = RunCosts()
         self.model = model
         self.settings = settings
         self._accelerator = accelerator
@@ -99,6 +103,7 @@ class Trainer(Generic[BatchT]):
         self._directory = run_directory
         self._info = dict(info)
         self._evaluate_model = evaluate
+        self._count_flops: CountFlops[BatchT] | None = None
         self._inspect_model: Inspect | None = None
         self._ema = ema
         self._stop = StopRequest(is_shared=self._processes.num_processes > 1)
@@ -127,6 +132,14 @@ class Trainer(Generic[BatchT]):
         """
         self._inspect_model = inspect
 
+    def count_flops(self, count: CountFlops[BatchT]) -> None:
+        """Record the floating-point operations of the first step.
+
+        Args:
+            count: Counts a micro-batch's forward and backward pass, or returns None.
+        """
+        self._count_flops = count
+
     def resume(self, checkpoint: Path) -> None:
         """Continue from a checkpoint of the same run; call before ``fit``.
 
@@ -134,7 +147,9 @@ class Trainer(Generic[BatchT]):
             CheckpointError: It is damaged or belongs to another model or training run.
         """
         source = str(checkpoint)
-        self.state = RunState.from_dict(read_info(checkpoint).get("run_state") or {}, source)
+        info = read_info(checkpoint)
+        self.state = RunState.from_dict(info.get("run_state") or {}, source)
+        self.costs = RunCosts.from_dict(info.get("costs") or {}, source)
         load_weights(self.model, read_weights(checkpoint, averaged=False), source)
         if self._ema is not None and has_averaged_weights(checkpoint):
             self._ema.load_state_dict(read_weights(checkpoint))
@@ -147,7 +162,7 @@ class Trainer(Generic[BatchT]):
         )
 
     def fit(self, notes: Sequence[str] = ()) -> RunState:
-        """Train to the end of the last epoch.
+        """Train to the end of the last epoch, or until the run's seconds are spent.
 
         Args:
             notes: Lines to print and log before the first step.
@@ -167,7 +182,7 @@ class Trainer(Generic[BatchT]):
             for note in notes:
                 self._records.reporter.say(note)
             try:
-                while self.state.epoch < self.settings.epochs:
+                while self.state.epoch < self.settings.epochs and not self._time_is_up():
                     self.run_epoch()
             except StepDivergedError as error:
                 self._recovery.keep_divergence(error)
@@ -176,20 +191,26 @@ class Trainer(Generic[BatchT]):
         return self.state
 
     def run_epoch(self) -> None:
-        """Run the rest of the epoch under way, evaluate and save."""
+        """Run the rest of the epoch under way, as far as there is time, evaluate and save."""
         self.model.train()
         self._records.start_epoch(self.state)
         steps = self._steps_of_epoch()
-        while self.state.step_in_epoch < self.settings.steps_per_epoch:
-            with self._recovery.undone_on_failure(self.state):
-                batches = self._processes.together(lambda: next(steps))
-                self._stop.ignore_children()
-            report = self.train_step(batches)
+        num_steps = self.settings.steps_per_epoch
+        while self.state.step_in_epoch < num_steps and not self._time_is_up():
+            with self.costs.training():
+                with self._recovery.undone_on_failure(self.state):
+                    batches = self._processes.together(lambda: next(steps))
+                    self._stop.ignore_children()
+                report = self.train_step(batches)
+            self.costs.images_seen += report.num_images
+            self._count_once(batches)
             self._records.step(self.state, report)
         scores = self._evaluate_if_due()
         self._inspect_epoch()
         is_best = self.state.record_scores(scores, self.settings.score) if scores else False
-        self._records.epoch(self.state, float(self._optimizer.param_groups[0]["lr"]), scores)
+        self._measure_memory()
+        lr = float(self._optimizer.param_groups[0]["lr"])
+        self._records.epoch(self.state, lr, scores, self.costs)
         self.state.finish_epoch()
         self._save_epoch(is_best=is_best)
 
@@ -229,6 +250,7 @@ class Trainer(Generic[BatchT]):
                 **more_info,
                 "scores": self.state.scores,
                 "run_state": self.state.to_dict(),
+                "costs": self.costs.to_dict(),
             },
             model=unique_state(self.model),
             ema=None if self._ema is None else self._ema.state_dict(),
@@ -301,10 +323,33 @@ class Trainer(Generic[BatchT]):
                 )
             yield group
 
+    def _time_is_up(self) -> bool:
+        """Tell whether the run's seconds are spent; all processes agree."""
+        limit = self.settings.max_seconds
+        if limit is None:
+            return False
+        return self._processes.broadcast(self.costs.train_seconds) >= limit
+
+    def _count_once(self, batches: Sequence[BatchT]) -> None:
+        """Count the operations of the first step that this run does."""
+        count, self._count_flops = self._count_flops, None
+        if count is None or self.costs.step_flops is not None:
+            return
+        with self._recovery.undone_on_failure(self.state):
+            shares = self._processes.gather([count(batch) for batch in batches])
+        counted = [each for share in shares for each in share if each is not None]
+        if len(counted) == self.settings.micro_batches_per_step:
+            self.costs.step_flops = sum(counted)
+
+    def _measure_memory(self) -> None:
+        with self._recovery.undone_on_failure(self.state):
+            everyone = self._processes.gather(peak_memory_mib(self._accelerator.device))
+        self.costs.note_memory(*everyone)
+
     def _evaluate_if_due(self) -> dict[str, float | None]:
         done = self.state.epoch + 1
         due = done % self.settings.evaluate_every_epochs == 0 or done == self.settings.epochs
-        if self._evaluate_model is None or not due:
+        if self._evaluate_model is None or not (due or self._time_is_up()):
             return {}
         with self._recovery.evaluating(self.state):
             return self._processes.broadcast(self._evaluate(self._evaluate_model))
@@ -320,7 +365,7 @@ class Trainer(Generic[BatchT]):
 
     def _evaluate(self, evaluate: Evaluate) -> dict[str, float | None]:
         with evaluation_weights(self.model, self._ema):
-            scores = evaluate(self.model)
+            scores = evaluate(self.model, self.costs)
         return {
             key: None if value is None or not math.isfinite(value) else float(value)
             for key, value in scores.items()

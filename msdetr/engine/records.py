@@ -10,6 +10,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from msdetr.engine.costs import RunCosts
 from msdetr.engine.environment import peak_memory_mib
 from msdetr.engine.metrics_file import append_row, rewind_rows
 from msdetr.engine.reporting import StepLine, TrainingReporter, logger
@@ -98,19 +99,23 @@ class RunRecords:
         speed = {"images_per_second": line.images_per_second, "memory_mib": line.memory_mib}
         self._write("step", state, {**values, "grad_norm": report.grad_norm, **speed})
 
-    def epoch(self, state: RunState, lr: float, scores: Mapping[str, float | None]) -> None:
+    def epoch(
+        self, state: RunState, lr: float, scores: Mapping[str, float | None], costs: RunCosts
+    ) -> None:
         """Record an epoch that is trained and, where due, evaluated.
 
         Args:
             state: Before it moves on to the next epoch.
             lr: Learning rate of the first group in the last step.
             scores: Result of the epoch's evaluation; empty without one.
+            costs: Of the run so far.
         """
         if not self._accelerator.is_main_process:
             return
         loss, terms = state.mean_losses()
         counts = {"skipped_images": state.skipped_images}
-        self._write("epoch", state, {"lr": lr, "loss": loss, "terms": terms, **counts, **scores})
+        values = {"lr": lr, "loss": loss, "terms": terms, **counts, **scores}
+        self._write("epoch", state, {**values, "cost": costs.to_dict()})
         shown = "".join(f"  {k} {v:.3f}" for k, v in scores.items() if v is not None)
         mean = "" if loss is None else f"  mean loss {loss:.3f}"
         self.reporter.say(f"epoch {state.epoch + 1} done{mean}{shown}")
@@ -118,7 +123,8 @@ class RunRecords:
     def _write(self, kind: str, state: RunState, values: Mapping[str, Any]) -> None:
         row = {"kind": kind, "epoch": state.epoch, "step": state.step, **values}
         append_row(self._directory.metrics_file, row)
-        flat = {k: v for k, v in {**values, **values["terms"]}.items() if isinstance(v, float)}
+        nested = {**values["terms"], **values.get("cost", {})}
+        flat = {k: v for k, v in {**values, **nested}.items() if isinstance(v, float)}
         self._accelerator.log({f"{kind}/{k}": v for k, v in flat.items()}, step=state.step)
 
     def _restart_clock(self) -> None:

@@ -14,6 +14,8 @@ class TrainerSettings:
         steps_per_epoch: Optimizer steps of an epoch.
         micro_batches_per_step: Forward passes of a step, over all processes.
         seed: Seed of everything random.
+        max_seconds: Training time after which the run evaluates and ends, in seconds, counted over
+            resumed runs; None for no limit.
         clip_norm: Maximum norm of the gradient; None for no clipping.
         log_every_steps: Steps between rows of the metrics file.
         evaluate_every_epochs: Epochs between evaluations; the last epoch is always evaluated.
@@ -26,6 +28,7 @@ class TrainerSettings:
     steps_per_epoch: int
     micro_batches_per_step: int
     seed: int
+    max_seconds: float | None = None
     clip_norm: float | None = None
     log_every_steps: int = 50
     evaluate_every_epochs: int = 1

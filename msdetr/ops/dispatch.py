@@ -100,7 +100,7 @@ def _choose_backend(backend: str, device_type: str) -> str:
 @functools.cache
 def default_backend(device_type: str) -> str:
     """Name the backend that "auto" means on a type of device, building it if need be."""
-    if device_type not in {"cpu", "cuda"}:
+    if device_type not in {"cpu", "cuda", "meta"}:
         return "reference"
     try:
         _load(device_type)

@@ -27,6 +27,12 @@ class TrainRecipe(Section):
         default=2, ge=1, description="Images per forward pass of one process; divides batch_size."
     )
     epochs: int = Field(default=12, ge=1, description="Passes over the training images.")
+    max_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="Training time after which the run evaluates and ends, in seconds without "
+        "evaluations; null: no limit.",
+    )
     lr: float = Field(default=2e-4, gt=0, description="Learning rate.")
     backbone_lr: float = Field(default=2e-5, ge=0, description="Learning rate of the backbone.")
     linear_projection_lr_factor: float = Field(

@@ -45,7 +45,7 @@ VARIANTS = {
 
 def outcome(run: Path, rows_of: Rows) -> tuple[dict[str, str], list[dict[str, Any]]]:
     """Digests of all files of the checkpoints, and the rows without what the machine adds."""
-    timing = ("images_per_second", "memory_mib")
+    timing = ("images_per_second", "memory_mib", "cost")
     rows = [{k: v for k, v in row.items() if k not in timing} for row in rows_of(run)]
     sums = {
         name: (run / "checkpoints" / name / "SHA256SUMS").read_text() for name in ("last", "best")

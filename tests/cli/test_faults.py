@@ -72,7 +72,7 @@ def after_step(number: int, act: Callable[[], object]) -> Iterator[None]:
 
 def steps_of(run: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    timing = {"images_per_second", "memory_mib"}
+    timing = {"images_per_second", "memory_mib", "cost"}
     return [{k: v for k, v in row.items() if k not in timing} for row in rows]
 
 

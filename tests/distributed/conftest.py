@@ -157,7 +157,7 @@ def rows_of() -> Callable[[Path], list[dict[str, Any]]]:
 
     def rows(run_dir: Path) -> list[dict[str, Any]]:
         lines = (run_dir / "metrics.jsonl").read_text().splitlines()
-        timing = ("images_per_second", "memory_mib")
+        timing = ("images_per_second", "memory_mib", "cost")
         return [{k: v for k, v in json.loads(line).items() if k not in timing} for line in lines]
 
     return rows

@@ -12,6 +12,7 @@ from msdetr.api.checkpoints.assigner_file import assigner_info
 from msdetr.api.checkpoints.loaded import checkpoint_info
 from msdetr.api.datasets import TrainingData
 from msdetr.api.detection.dataset_detector import DatasetDetector, merge_shares
+from msdetr.api.detection.operations import OperationCounts
 from msdetr.api.traces.epoch_traces import EpochTracer
 from msdetr.api.training.detection_task import DetectionTask
 from msdetr.build import (
@@ -30,6 +31,8 @@ from msdetr.build import (
 )
 from msdetr.data.batching import Batch
 from msdetr.data.sampling import EpochPlan
+from msdetr.engine.costs import RunCosts
+from msdetr.engine.environment import peak_memory_mib
 from msdetr.engine.loop import Trainer
 from msdetr.engine.processes import Processes
 from msdetr.engine.reporting import logger
@@ -76,6 +79,8 @@ class TrainingSession:
         self.criterion = build_criterion(recipe.supervision, recipe.model.query_groups)
         self.task = DetectionTask(self.criterion)
         self._collator = build_collator(recipe, self.model)
+        # Copies the model before anything wraps it.
+        self._operations = OperationCounts(self.model)
         on_gpu = accelerator.device.type == "cuda"
         collator = build_train_collator(recipe, self.model, data.label_space)
         self._train_loader = build_loader(recipe.data, data.train, collator, pin_memory=on_gpu)
@@ -116,6 +121,7 @@ class TrainingSession:
             evaluate=self.evaluate,
             ema=build_weight_average(self.model, recipe),
         )
+        trainer.count_flops(self._operations.of_batch)
         if self._tracer is not None:
             trainer.inspect_epochs(self._tracer)
         return trainer
@@ -127,22 +133,30 @@ class TrainingSession:
         )
         return self._train_loader.load(shares)
 
-    def evaluate(self, model: nn.Module) -> dict[str, float | None]:
+    def evaluate(self, model: nn.Module, costs: RunCosts) -> dict[str, float | None]:
         """Evaluate on the validation images and keep the result in the run's directory.
+
+        Args:
+            model: In evaluation mode.
+            costs: Of the run so far; gets those of the evaluation.
 
         Returns:
             The twelve COCO numbers on the main process, nothing on others.
         """
-        shares = self._processes.gather(self._detector.detect(model)[0])
-        if not self._processes.is_main:
-            return {}
-        results = merge_shares(shares)
-        val = self.data.val
-        logger.info("metrics computed by %s", describe_library())
-        metrics = evaluate_boxes(val.ground_truth, results, image_ids=val.image_ids)
+        with costs.evaluating():
+            shares = self._processes.gather(self._detector.detect(model)[0])
+            if not self._processes.is_main:
+                return {}
+            results = merge_shares(shares)
+            val = self.data.val
+            logger.info("metrics computed by %s", describe_library())
+            metrics = evaluate_boxes(val.ground_truth, results, image_ids=val.image_ids)
+        costs.note_memory(peak_memory_mib(self._accelerator.device))
+        costs.image_flops = self._operations.of_images(val.dataset, self._collator)
         folder = self._directory.evaluation
         folder.mkdir(exist_ok=True)
-        replace_text(folder / "metrics.json", json.dumps(metrics.to_dict(), indent=2) + "\n")
+        content = {**metrics.to_dict(), "cost": costs.to_dict()}
+        replace_text(folder / "metrics.json", json.dumps(content, indent=2) + "\n")
         write_results(folder / "predictions.json", results)
         return metrics.summary()
 

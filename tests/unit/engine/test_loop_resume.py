@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from msdetr.engine.costs import RunCosts
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.errors import CheckpointError, DataError, InterruptedRunError
 
@@ -145,10 +146,10 @@ def test_a_run_killed_in_evaluation_goes_on_with_the_evaluation(
     class KilledError(Exception):
         pass
 
-    def evaluate(model: Any) -> dict[str, float | None]:
+    def evaluate(model: Any, costs: RunCosts) -> dict[str, float | None]:
         if toy.rows_of(tmp_path)[-1]["step"] == 15:
             raise KilledError
-        scores: dict[str, float | None] = toy.evaluate(model)
+        scores: dict[str, float | None] = toy.evaluate(model, costs)
         return scores
 
     with pytest.raises(KilledError):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from msdetr.engine import processes
 from msdetr.engine.checkpoint import read_info, read_training_state, read_weights
+from msdetr.engine.costs import RunCosts
 from msdetr.engine.ema import WeightAverage
 from msdetr.engine.loop import Trainer
 from msdetr.engine.metrics_file import read_rows
@@ -32,7 +33,8 @@ from msdetr.errors import MsdetrError
 
 STEPS_PER_EPOCH = 5
 # Rows differ in these from run to run.
-TIMING = ("images_per_second", "memory_mib")
+EVALUATION_SECONDS = 2.0
+TIMING = ("images_per_second", "memory_mib", "cost")
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,12 @@ def make_batch(epoch: int, step: int, index: int) -> ToyBatch:
     return ToyBatch(inputs, outputs, [epoch * 1000 + step * 10 + index])
 
 
-def evaluate(model: nn.Module) -> dict[str, float | None]:
+def evaluate(model: nn.Module, costs: RunCosts) -> dict[str, float | None]:
     assert not model.training
     inputs = torch.eye(4)
     with torch.no_grad():
         error = (model(inputs) - 2.0).abs().mean().item()
+    costs.evaluation_seconds += EVALUATION_SECONDS
     return {"ap": 1.0 / (1.0 + error), "ap_small": None}
 
 
@@ -148,6 +151,7 @@ def make_trainer(directory: Path, **options: Any) -> Trainer[ToyBatch]:
         log_every_steps=1,
         evaluate_every_epochs=options.get("evaluate_every", 1),
         keep_every_epochs=options.get("keep_every"),
+        max_seconds=options.get("max_seconds"),
         compile_model=options.get("compile_model", False),
     )
     return Trainer(
@@ -187,7 +191,7 @@ def everything(directory: Path) -> list[Any]:
         flatten(read_weights(last, averaged=False)),
         flatten(read_weights(last, averaged=True)),
         flatten(read_training_state(last)),
-        read_info(last),
+        {key: value for key, value in read_info(last).items() if key != "costs"},
         rows_of(directory),
     ]
 
@@ -223,17 +227,17 @@ def main() -> int:
     return 0
 
 
-def _wait_for_signal(_: nn.Module) -> dict[str, float | None]:
+def _wait_for_signal(*_: object) -> dict[str, float | None]:
     sys.stderr.write("evaluating\n")
     sys.stderr.flush()
     time.sleep(60)
     return {"ap": 0.0}
 
 
-def _keep_waiting(seconds: float, model: nn.Module) -> dict[str, float | None]:
+def _keep_waiting(seconds: float, model: nn.Module, costs: RunCosts) -> dict[str, float | None]:
     if os.environ["RANK"] == "0":
         time.sleep(seconds)
-    return evaluate(model)
+    return evaluate(model, costs)
 
 
 if __name__ == "__main__":
