@@ -116,13 +116,24 @@ def has_ended(pid: int) -> bool:
 
 
 def digest_run(output: Path) -> dict[str, str]:
-    """Digest every checkpoint file, the metrics without timing, and the detections."""
+    """Digest every checkpoint file, the metrics and the detections, all without timing."""
     files = [*output.glob("checkpoints/*/*"), *output.glob("evaluation/*")]
-    content = {str(path.relative_to(output)): path.read_bytes() for path in files}
+    content = {str(path.relative_to(output)): _untimed(path) for path in files}
     rows = map(json.loads, (output / "metrics.jsonl").read_text().splitlines())
     kept = [{k: v for k, v in row.items() if k not in TIMING} for row in rows]
     content["metrics.jsonl"] = json.dumps(kept).encode()
     return {name: sha256(value).hexdigest() for name, value in content.items()}
+
+
+def _untimed(path: Path) -> bytes:
+    """Read a file without what depends on the time that a run took."""
+    if path.name == "SHA256SUMS":
+        lines = path.read_text().splitlines()
+        return "\n".join(line for line in lines if "checkpoint.json" not in line).encode()
+    if path.name not in {"checkpoint.json", "metrics.json"}:
+        return path.read_bytes()
+    document = json.loads(path.read_text())
+    return json.dumps({k: v for k, v in document.items() if k not in {"cost", "costs"}}).encode()
 
 
 def is_writing(output: Path) -> bool:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from msdetr.engine.weights import unique_state
+from msdetr.engine.weights import find_mismatches, unique_state
 
 
 class WeightAverage:
@@ -53,7 +53,14 @@ class WeightAverage:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Replace the average; the names must be those of ``state_dict``."""
+        """Replace the average.
+
+        Raises:
+            ValueError: Names or shapes are not those of ``state_dict``.
+        """
+        problems = find_mismatches(self._average, state)
+        if problems:
+            raise ValueError("; ".join(problem.message for problem in problems))
         for name, average in self._average.items():
             average.copy_(state[name])
 

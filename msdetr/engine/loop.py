@@ -23,6 +23,7 @@ from msdetr.engine.costs import RunCosts
 from msdetr.engine.ema import WeightAverage, evaluation_weights
 from msdetr.engine.environment import peak_memory_mib
 from msdetr.engine.failures import writing_run
+from msdetr.engine.optimizer import apply_lr_factor
 from msdetr.engine.processes import Processes
 from msdetr.engine.records import RunRecords
 from msdetr.engine.recovery import Recovery
@@ -38,7 +39,7 @@ from msdetr.engine.step_report import StepDivergedError, StepReport
 from msdetr.engine.task import BatchT, MicroBatchPlace, TrainingTask
 from msdetr.engine.training_state import collect_training_state, restore_training_state
 from msdetr.engine.weights import load_weights, unique_state
-from msdetr.errors import DataError, UsageError
+from msdetr.errors import CheckpointError, DataError, UsageError
 from msdetr.seeding import seed_torch
 
 Evaluate = Callable[[nn.Module, RunCosts], Mapping[str, float | None]]
@@ -152,7 +153,12 @@ class Trainer(Generic[BatchT]):
         self.costs = RunCosts.from_dict(info.get("costs") or {}, source)
         load_weights(self.model, read_weights(checkpoint, averaged=False), source)
         if self._ema is not None and has_averaged_weights(checkpoint):
-            self._ema.load_state_dict(read_weights(checkpoint))
+            try:
+                self._ema.load_state_dict(read_weights(checkpoint))
+            except ValueError as error:
+                raise CheckpointError(
+                    source, f"its averaged weights do not fit: {error}"
+                ) from error
         restore_training_state(
             read_training_state(checkpoint),
             optimizer=self._optimizer,
@@ -160,6 +166,9 @@ class Trainer(Generic[BatchT]):
             seed=self.settings.seed,
             source=source,
         )
+        last_step = max(0, self.state.step - 1)
+        factor = self._schedule.factor(step=last_step, epoch=self.state.epoch)
+        apply_lr_factor(self._optimizer, factor)
 
     def fit(self, notes: Sequence[str] = ()) -> RunState:
         """Train to the end of the last epoch, or until the run's seconds are spent.

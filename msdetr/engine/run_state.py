@@ -77,10 +77,35 @@ class RunState:
         """Rebuild a state from ``to_dict``.
 
         Raises:
-            CheckpointError: Fields are missing or unknown.
+            CheckpointError: Fields are missing or unknown, or values are no amounts.
         """
         expected = {f.name for f in fields(cls)}
         if set(values) != expected:
             odd = ", ".join(sorted(set(values) ^ expected))
             raise CheckpointError(source, f"run state has missing or unknown fields: {odd}")
+        misfits = [key for key, value in values.items() if not _fits(key, value)]
+        if misfits:
+            raise CheckpointError(source, f"run state has odd values: {', '.join(misfits)}")
         return cls(**values)
+
+
+_COUNTS = {"epoch", "step", "step_in_epoch", "skipped_images"}
+_BY_NAME = {"term_sums", "scores"}
+
+
+def _fits(key: str, value: object) -> bool:
+    if key in _COUNTS:
+        return _is_count(value)
+    if key in _BY_NAME:
+        return isinstance(value, dict) and all(map(_is_number_or_none, value.values()))
+    if key == "best_epoch":
+        return value is None or _is_count(value)
+    return _is_number_or_none(value) and (value is not None or key != "loss_sum")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number_or_none(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from msdetr.engine.optimizer_state import restore_moments, restore_scaler
 from msdetr.errors import CheckpointError
 
 
@@ -39,7 +40,8 @@ def restore_training_state(
     """Put a collected state back.
 
     Raises:
-        CheckpointError: It belongs to other parameter groups, precision or seed.
+        CheckpointError: It belongs to other parameter groups, precision or seed, or its tensors
+            do not fit the parameters.
     """
     missing = {"optimizer", "scaler", "seed"} - set(state)
     if missing:
@@ -48,18 +50,6 @@ def restore_training_state(
         raise CheckpointError(source, f"was trained with seed {state['seed']}, not {seed}")
     if (state["scaler"] is None) != (scaler is None):
         raise CheckpointError(source, "was trained with another precision")
-    if _names(state["optimizer"]) != _names(optimizer.state_dict()):
-        raise CheckpointError(source, "was trained with other parameter groups")
-    try:
-        optimizer.load_state_dict(state["optimizer"])
-        if scaler is not None:
-            scaler.load_state_dict(state["scaler"])
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(source, f"its optimizer state does not fit: {error}") from error
-
-
-def _names(optimizer_state: Any) -> list[Any] | None:  # noqa: ANN401 - content of a file
-    try:
-        return [(g["name"], g.get("param_names")) for g in optimizer_state["param_groups"]]
-    except (KeyError, TypeError):
-        return None
+    restore_moments(state["optimizer"], optimizer, source=source)
+    if scaler is not None:
+        restore_scaler(state["scaler"], scaler, source=source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -37,20 +38,27 @@ DENOISING = {
     "model.query_groups.denoising": "{budget: 10, max_targets: 3}",
     "supervision.denoising": "{scale: 1}",
 }
+GROUPS = {"model.query_groups.group": "{groups: 3}", "supervision.group": "{one_to_many: matched}"}
+NAMES = {"hybrid": "hybrid", "groups": "group_2_one_to_many", "contrastive denoising": "denoising"}
 VARIANTS = {
     name: [word for key, value in fields.items() for word in ("--set", f"{key}={value}")]
-    for name, fields in {"hybrid": HYBRID, "contrastive denoising": DENOISING}.items()
+    for name, fields in zip(NAMES, (HYBRID, GROUPS, DENOISING), strict=True)
 }
 
 
-def outcome(run: Path, rows_of: Rows) -> tuple[dict[str, str], list[dict[str, Any]]]:
-    """Digests of all files of the checkpoints, and the rows without what the machine adds."""
+def outcome(run: Path, rows_of: Rows) -> tuple[list[Any], list[dict[str, Any]]]:
+    """Checkpoints and rows without what the machine adds."""
     timing = ("images_per_second", "memory_mib", "cost")
     rows = [{k: v for k, v in row.items() if k not in timing} for row in rows_of(run)]
-    sums = {
-        name: (run / "checkpoints" / name / "SHA256SUMS").read_text() for name in ("last", "best")
-    }
-    return sums, rows
+    return [checkpoint_of(run / "checkpoints" / name) for name in ("last", "best")], rows
+
+
+def checkpoint_of(folder: Path) -> tuple[list[str], dict[str, Any]]:
+    """Digests of the weights and the optimizer's state, and what stands beside them."""
+    lines = (folder / "SHA256SUMS").read_text().splitlines()
+    info = json.loads((folder / "checkpoint.json").read_text())
+    assert info.pop("costs")["train_seconds"] > 0
+    return [line for line in lines if not line.endswith("checkpoint.json")], info
 
 
 @pytest.fixture(scope="module")
@@ -131,5 +139,4 @@ def test_resumed_run_with_query_groups_ends_in_the_same_bits(
     resumed = train(output, *words, "--resume")
     assert resumed.code == 0, resumed.err
     assert outcome(output, rows_of) == outcome(whole, rows_of)
-    name = "hybrid" if variant == "hybrid" else "denoising"
-    assert f"{name}/class/0" in rows_of(output)[-1]["terms"]
+    assert f"{NAMES[variant]}/class/0" in rows_of(output)[-1]["terms"]

@@ -76,24 +76,38 @@ def test_batch_norm_is_the_same(
     assert largest_difference(tmp_path / "1", tmp_path / "2") < TOLERANCE
 
 
+HYBRID_AND_DENOISING = {
+    "model.query_groups.hybrid": "{queries: 30}",
+    "supervision.hybrid": "{copies: 2}",
+    "model.query_groups.denoising": "{budget: 20}",
+    "supervision.denoising": "{scale: 1}",
+}
+GROUPS = {"model.query_groups.group": "{groups: 3}", "supervision.group": "{one_to_many: matched}"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "terms"),
+    [
+        (HYBRID_AND_DENOISING, ["hybrid/box/0", "denoising/box/0"]),
+        (GROUPS, ["group_1/box/0", "group_2_one_to_many/box/1", "group_2_proposals/box/0"]),
+    ],
+    ids=["hybrid and denoising", "groups"],
+)
 def test_query_groups_are_the_same(
-    run: Run, small: list[str], tmp_path: Path, largest_difference: Difference, rows_of: Rows
+    fields: dict[str, str], terms: list[str], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     """The second process meets no target in the first step, hence no denoising query."""
-    fields = {
-        "model.query_groups.hybrid": "{queries: 30}",
-        "supervision.hybrid": "{copies: 2}",
-        "model.query_groups.denoising": "{budget: 20}",
-        "supervision.denoising": "{scale: 1}",
-    }
+    run, small, largest_difference, rows_of = map(
+        request.getfixturevalue, ("run", "small", "largest_difference", "rows_of")
+    )
     sets = [word for key, value in fields.items() for word in ("--set", f"{key}={value}")]
     words = [*small, *sets, "--output"]
-    run((1, [*words, tmp_path / "1"]), (2, [*words, tmp_path / "2"]))
-    assert largest_difference(tmp_path / "1", tmp_path / "2") < TOLERANCE
-    for row, twin in zip(rows_of(tmp_path / "2"), rows_of(tmp_path / "1"), strict=True):
-        assert row["terms"] == pytest.approx(twin["terms"], rel=1e-3, abs=1e-5)
-        assert row["terms"]["denoising/box/0"] > 0
-        assert row["terms"]["hybrid/box/0"] > 0
+    run(*((count, [*words, tmp_path / str(count)]) for count in (1, 2, 4)))
+    for count in ("2", "4"):
+        assert largest_difference(tmp_path / "1", tmp_path / count) < TOLERANCE
+        for row, twin in zip(rows_of(tmp_path / count), rows_of(tmp_path / "1"), strict=True):
+            assert row["terms"] == pytest.approx(twin["terms"], rel=1e-3, abs=1e-5)
+            assert all(row["terms"][term] > 0 for term in terms), row["terms"].keys()
 
 
 @pytest.fixture

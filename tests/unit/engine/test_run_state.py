@@ -47,6 +47,19 @@ def test_best_is_the_first_of_equal_scores() -> None:
     assert state.scores == {"ap": 0.1}
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("epoch", -1), ("step", "3"), ("step_in_epoch", 1.5), ("skipped_images", True)),
+        *(("loss_sum", None), ("term_sums", [1.0]), ("scores", {"ap": "high"})),
+        *(("best_score", {}), ("best_epoch", -2)),
+    ],
+)
+def test_odd_values_are_refused(key: str, value: object) -> None:
+    with pytest.raises(CheckpointError, match=f"^x: run state has odd values: {key}$"):
+        RunState.from_dict({**RunState().to_dict(), key: value}, "x")
+
+
 @pytest.mark.parametrize("change", [{"speed": 3}, {"epoch": None}])
 def test_other_fields_are_refused(change: dict[str, int | None]) -> None:
     values = {k: v for k, v in {**RunState().to_dict(), **change}.items() if k != "step"}
