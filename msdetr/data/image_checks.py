@@ -11,8 +11,9 @@ from pathlib import Path
 
 from msdetr.data.coco_index import CocoIndex
 from msdetr.data.findings import Finding, Severity, present
-from msdetr.data.images import decode_content, read_image_file
+from msdetr.data.images import decode_content
 from msdetr.errors import DataError, UnreadableImageError
+from msdetr.image_files import read_image_file
 
 _MESSAGES: dict[str, tuple[Severity, str]] = {
     "missing_image": ("error", "image files do not exist"),

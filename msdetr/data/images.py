@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from msdetr.errors import DataError, UnreadableImageError
+from msdetr.errors import DataError
+from msdetr.image_files import open_image, read_image_file, unreadable
 
 _UPRIGHT = 1
 
@@ -46,20 +46,6 @@ def decode_image(path: Path, annotated_hw: tuple[int, int] | None = None) -> Ima
     return decode_content(read_image_file(path), path, annotated_hw).image
 
 
-def read_image_file(path: Path) -> bytes:
-    """Read the bytes of an image file.
-
-    Raises:
-        UnreadableImageError: If it is missing or cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise UnreadableImageError(str(path), "the image file does not exist") from None
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
 def decode_content(
     content: bytes, path: Path, annotated_hw: tuple[int, int] | None = None
 ) -> Decoded:
@@ -75,25 +61,20 @@ def decode_content(
         DataError: If the image has another size than annotated.
     """
     try:
-        with Image.open(BytesIO(content)) as opened:
+        with open_image(content) as opened:
             opened.load()
             oriented = _orient(opened, annotated_hw)
             has_orientation = opened.getexif().get(ExifTags.Base.Orientation, _UPRIGHT) != _UPRIGHT
             is_oriented = has_orientation and oriented is not opened
             decoded = Decoded(to_rgb(oriented), has_orientation, is_oriented)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from error
+    except Exception as error:  # damaged files make decoders raise anything
+        raise unreadable(path, error) from error
     if annotated_hw is not None and annotated_hw != _hw(decoded.image):
         raise DataError(
             str(path),
             f"annotated as {_describe(annotated_hw)}, the file has {_describe(_hw(decoded.image))}",
         )
     return decoded
-
-
-def _unreadable(path: Path, error: Exception) -> UnreadableImageError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return UnreadableImageError(str(path), f"cannot be read as an image ({reason})")
 
 
 def _orient(image: Image.Image, annotated_hw: tuple[int, int] | None) -> Image.Image:

@@ -14,6 +14,7 @@ from msdetr.drawing.captions import Box
 from msdetr.drawing.matching import ShownQuery, ShownTarget
 from msdetr.drawing.matching_sheets import SheetHeading, layer_sheet, target_sheet
 from msdetr.drawing.score_matrix import ScoreMatrix, score_sheet
+from msdetr.image_files import open_image, read_image_file
 from msdetr.inspection.rematch import ImageMatching
 from msdetr.inspection.trace import TracedImage, TraceInfo
 
@@ -184,10 +185,10 @@ def open_photo(image: TracedImage) -> tuple[Image.Image, str]:
     """Open the image, or a grey area in its place; also return a note on it."""
     height, width = image.original_hw
     try:
-        with Image.open(image.path) as file:
+        with open_image(read_image_file(Path(image.path))) as file:
             photo = file.convert("RGB")
-    except OSError:
-        return Image.new("RGB", (width, height), _GREY), "; the image file is no longer there"
+    except Exception:  # of a decoder, if the file is not what it was
+        return Image.new("RGB", (width, height), _GREY), "; the image file cannot be read now"
     if photo.size != (width, height):
         return Image.new("RGB", (width, height), _GREY), "; the image file has another size now"
     return photo, ""

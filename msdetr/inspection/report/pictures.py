@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from msdetr.image_files import open_image, read_image_file
 from msdetr.inspection.trace import TracedImage
 
 
@@ -57,7 +58,7 @@ def encode_pictures(
 def _read(path: Path, original_hw: tuple[int, int]) -> Image.Image | None:
     largest = (SCALES[0].side_px, SCALES[0].side_px)
     try:
-        with Image.open(path) as file:
+        with open_image(read_image_file(path)) as file:
             if file.size[::-1] == original_hw:
                 # Decodes large JPEG files at a fraction of their size.
                 file.draft("RGB", largest)
@@ -66,7 +67,7 @@ def _read(path: Path, original_hw: tuple[int, int]) -> Image.Image | None:
                 photo = ImageOps.exif_transpose(file).convert("RGB")
                 if photo.size[::-1] != original_hw:
                     return None
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except Exception:  # of a decoder, if the file is not what it was
         return None
     photo.thumbnail(largest)
     return photo
