@@ -10,7 +10,19 @@ from PIL import Image, UnidentifiedImageError
 
 from msdetr.errors import UnreadableImageError
 
-IMAGE_FORMATS = tuple("JPEG PNG WEBP BMP DIB GIF TIFF JPEG2000 AVIF TGA PPM".split())
+IMAGE_FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "BMP",
+    "DIB",
+    "GIF",
+    "TIFF",
+    "JPEG2000",
+    "AVIF",
+    "TGA",
+    "PPM",
+)
 """Formats that people have (MPO is one of JPEG). Pillow reads others as well, one of them by
 starting Ghostscript."""
 
