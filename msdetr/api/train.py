@@ -85,10 +85,18 @@ def train(
         trainer.resume(start)
     # Nothing can be rejected any more, and every process has checked the directory.
     accelerator.wait_for_everyone()
-    if accelerator.is_main_process and not (resume and directory.holds_run):
-        directory.create(recipe_text=recipe_to_yaml(recipe), environment=collect_environment())
+    if accelerator.is_main_process:
+        _begin(directory, recipe, is_resumed=resume and directory.holds_run)
     accelerator.wait_for_everyone()
     state = trainer.fit(notes=training_notes(recipe, data, session.criterion))
     if accelerator.is_main_process:
         report_run(directory, recipe, data.val, session.criterion)
     return TrainResult(output, state)
+
+
+def _begin(directory: RunDirectory, recipe: Recipe, *, is_resumed: bool) -> None:
+    text = recipe_to_yaml(recipe)
+    if is_resumed:
+        directory.update_recipe(text)
+    else:
+        directory.create(recipe_text=text, environment=collect_environment())

@@ -88,6 +88,12 @@ class RunDirectory:
         """Return the last checkpoint, or None if the run has not saved one yet."""
         return find_checkpoint(self.last)
 
+    def other_checkpoints(self) -> list[Path]:
+        """List the checkpoints beside ``last``: the best, then the latest epochs."""
+        epochs = sorted(self.checkpoints.glob("epoch_*"), reverse=True)
+        found = (find_checkpoint(place) for place in (self.best, *epochs))
+        return [place for place in found if place is not None]
+
     def create(self, *, recipe_text: str, environment: Mapping[str, Any]) -> None:
         """Start a run here: make the directory and write its first files.
 
@@ -103,6 +109,19 @@ class RunDirectory:
         except OSError as error:
             raise RunDirectoryError(
                 str(self.path), f"cannot be written: {error.strerror}; give another `output`"
+            ) from error
+
+    def update_recipe(self, recipe_text: str) -> None:
+        """Replace the recipe of a run that goes on with other fields.
+
+        Raises:
+            RunDirectoryError: The directory cannot be written.
+        """
+        try:
+            replace_text(self.recipe_file, recipe_text)
+        except OSError as error:
+            raise RunDirectoryError(
+                str(self.path), f"cannot be written: {error.strerror}"
             ) from error
 
     def check_free(self) -> None:

@@ -187,9 +187,9 @@ class TestOutput:
         self, run_dir: Path, tmp_path: Path, tiny: list[str], refused_line: Callable[..., str]
     ) -> None:
         shutil.copytree(run_dir, tmp_path / "run")
-        options = ("--output", tmp_path / "run", "--resume", "--set", "train.epochs=5")
+        options = ("--output", tmp_path / "run", "--resume", "--set", "train.epochs=1")
         line = refused_line("train", "shapes_tiny", *tiny, *options)
-        assert "train.epochs: was 2 in the run, is 5 now; resume with the run's" in line
+        assert "train.epochs: was 2 in the run, is 1 now; 2 epochs are finished" in line
 
     def test_evaluation_results_are_not_overwritten(
         self, run_dir: Path, tmp_path: Path, refused_line: Callable[..., str]

@@ -148,6 +148,28 @@ class TestResume:
         losses = [[row["loss"] for row in rows_of(run)] for run in (output, run_dir)]
         assert losses[0] == losses[1]
 
+    def test_more_epochs_and_moved_data_end_in_the_same_bits(
+        self, shapes_root: Path, tmp_path: Path, train: Train, rows_of: Rows
+    ) -> None:
+        shutil.copytree(shapes_root, tmp_path / "data")
+        fields = ("data.source=coco", "train.schedule=step", "train.lr_drop_epochs=[5]")
+        words = [word for field in fields for word in ("--set", field)]
+
+        def go(name: str, data: Path, epochs: int, *more: str) -> Path:
+            place = ("--set", f"data.root={data}", "--set", f"train.epochs={epochs}")
+            done = train(tmp_path / name, *words, *place, *more)
+            assert done.code == 0, done.err
+            return tmp_path / name
+
+        whole = go("whole", shapes_root, 2)
+        output = go("run", shapes_root, 1)
+        go("run", tmp_path / "data", 2, "--resume", "--set", "data.num_workers=1")
+        assert_equal_weights(output, whole)
+        assert [row["loss"] for row in rows_of(output)] == [row["loss"] for row in rows_of(whole)]
+        recipe = load_recipe(output / "recipe.yaml")
+        assert (recipe.train.epochs, recipe.data.num_workers) == (2, 1)
+        assert recipe.data.root == tmp_path / "data"
+
     def test_without_a_run_it_starts_one(self, run_dir: Path, tmp_path: Path, train: Train) -> None:
         assert train(tmp_path / "new", "--resume").code == 0
         assert_equal_weights(tmp_path / "new", run_dir)

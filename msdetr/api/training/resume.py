@@ -9,10 +9,32 @@ from typing import Any
 from msdetr.api.datasets import TrainingData
 from msdetr.engine.checkpoint import read_info, resolve_checkpoint
 from msdetr.engine.run_directory import RunDirectory
-from msdetr.errors import CheckpointError, DataError, Problem
+from msdetr.engine.run_state import RunState
+from msdetr.errors import CheckpointError, DataError, Problem, RunDirectoryError
 from msdetr.recipe import Recipe, load_recipe, recipe_from_dict, recipe_to_dict
 
 _SHOWN_DIGITS = 12
+_EPOCHS = "train.epochs"
+
+MAY_CHANGE = frozenset(
+    {
+        "description",
+        # Where the data lie; what they are is told by the digests of the annotations.
+        "data.root",
+        "data.train.images",
+        "data.train.annotations",
+        "data.val.images",
+        "data.val.annotations",
+        "data.num_workers",
+        "train.log_every_steps",
+        "train.keep_every_epochs",
+        "train.max_seconds",
+        "evaluation.every_epochs",
+        "evaluation.batch_size",
+    }
+)
+"""Recipe fields that a resumed run may have otherwise, as no weight depends on them; besides, all
+of ``inspection``, and more epochs where the schedule does not depend on their number."""
 
 
 def find_start(
@@ -21,25 +43,56 @@ def find_start(
     """Find the checkpoint to continue from; None to start a new run.
 
     Raises:
-        RunDirectoryError: The directory is not free.
-        CheckpointError: There is no such checkpoint, or the run has another recipe.
+        RunDirectoryError: The directory is not free, or its last checkpoint is gone.
+        CheckpointError: There is no such checkpoint, it is damaged, or the run has another
+            recipe: see ``MAY_CHANGE`` for what may differ.
     """
     if resume_from is not None:
         directory.check_free()
         checkpoint = RunDirectory(resume_from).find_last() or resolve_checkpoint(resume_from)
-        _check_same_recipe(read_info(checkpoint).get("recipe"), recipe, checkpoint)
+        _check_same_run(checkpoint, recipe)
         return checkpoint
     if not resume or not directory.holds_run:
         directory.check_free()
         return None
     last = directory.find_last()
     if last is None:
-        # Stopped before its first checkpoint: its settings are still in its recipe.
+        _check_nothing_was_saved(directory)
+        # Its settings are still in its recipe.
         begun = recipe_to_dict(load_recipe(directory.recipe_file))
         _check_same_recipe(begun, recipe, directory.recipe_file)
         return None
-    _check_same_recipe(read_info(last).get("recipe"), recipe, last)
+    try:
+        _check_same_run(last, recipe)
+    except CheckpointError as error:
+        raise _with_way_out(error, directory) from error
     return last
+
+
+def _check_same_run(checkpoint: Path, recipe: Recipe) -> None:
+    info = read_info(checkpoint)
+    finished = RunState.from_dict(info.get("run_state") or {}, str(checkpoint)).epoch
+    _check_same_recipe(info.get("recipe"), recipe, checkpoint, finished_epochs=finished)
+
+
+def _check_nothing_was_saved(directory: RunDirectory) -> None:
+    """Refuse to begin a run anew whose last checkpoint was lost."""
+    others = directory.other_checkpoints()
+    if others:
+        raise RunDirectoryError(
+            str(directory.path),
+            f"has no checkpoints/last any more, only {', '.join(each.name for each in others)}; "
+            f"go on from {others[0]} with `resume_from` in another `output`",
+        )
+
+
+def _with_way_out(error: CheckpointError, directory: RunDirectory) -> CheckpointError:
+    """Name the checkpoints beside a damaged one."""
+    others = directory.other_checkpoints()
+    if not others or any(problem.where for problem in error.problems):
+        return error
+    hint = f"go on from {others[0]} with `resume_from` in another `output`"
+    return CheckpointError(error.source, [*error.problems, Problem("", hint)])
 
 
 def check_same_annotations(checkpoint: Path, data: TrainingData) -> None:
@@ -84,27 +137,36 @@ def _shorten(digest: object) -> str:
     return f"{str(digest)[:_SHOWN_DIGITS]}..." if digest else "not recorded"
 
 
-def _check_same_recipe(saved_recipe: object, recipe: Recipe, source: Path) -> None:
+def _check_same_recipe(
+    saved_recipe: object, recipe: Recipe, source: Path, *, finished_epochs: int = 0
+) -> None:
     if isinstance(saved_recipe, Mapping):  # perhaps of an earlier version, with other fields
         saved_recipe = recipe_to_dict(recipe_from_dict(saved_recipe, str(source)))
     saved, asked = _flatten(saved_recipe), _flatten(recipe_to_dict(recipe))
     different = sorted(
-        key
-        for key in (saved.keys() | asked.keys()) - {"description"}
-        if saved.get(key) != asked.get(key)
+        key for key in saved.keys() | asked.keys() if saved.get(key) != asked.get(key)
     )
-    if different:
-        raise CheckpointError(
-            str(source),
-            [
-                Problem(
-                    key,
-                    f"was {saved.get(key)!r} in the run, is {asked.get(key)!r} now; "
-                    "resume with the run's recipe.yaml",
-                )
-                for key in different
-            ],
-        )
+    advice = {key: _refuse_change(key, recipe, finished_epochs) for key in different}
+    problems = [
+        Problem(key, f"was {saved.get(key)!r} in the run, is {asked.get(key)!r} now; {advice[key]}")
+        for key in different
+        if advice[key]
+    ]
+    if problems:
+        raise CheckpointError(str(source), problems)
+
+
+def _refuse_change(key: str, recipe: Recipe, finished_epochs: int) -> str | None:
+    """Return what to do instead of changing a field; None where it may change."""
+    if key == _EPOCHS:
+        if recipe.train.epochs < finished_epochs:
+            return f"{finished_epochs} epochs are finished; give at least as many"
+        if recipe.train.schedule == "cosine":
+            return "a cosine schedule depends on it; resume with the run's recipe.yaml"
+        return None
+    if key in MAY_CHANGE or key.split(".", maxsplit=1)[0] == "inspection":
+        return None
+    return "resume with the run's recipe.yaml"
 
 
 def _flatten(tree: object, prefix: str = "") -> dict[str, Any]:
