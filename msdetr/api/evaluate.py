@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from msdetr.api.checkpoints.official import open_checkpoint
 from msdetr.api.datasets import EvaluationData, load_evaluation_data
 from msdetr.api.detection.checkpoint_detections import detect_branches, detect_layers
 from msdetr.api.detection.dataset_detector import BranchResults, Results
+from msdetr.api.detection.operations import OperationCounts
 from msdetr.api.evaluate_predictions import evaluate_predictions, refuse_without_checkpoint
 from msdetr.api.evaluation_report import FILES, Analyses, EvaluationReport
 from msdetr.api.output import check_output
-from msdetr.engine.environment import collect_environment
+from msdetr.engine.environment import collect_environment, peak_memory_mib
 from msdetr.errors import UsageError
 from msdetr.evaluation.branch_metrics import BranchMetrics, measure_branches
 from msdetr.evaluation.results import read_results
@@ -75,6 +77,7 @@ def evaluate(
         check_output(output, FILES)
     loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides)
     images = load_evaluation_data(loaded.recipe, loaded.label_space, data)
+    started = time.perf_counter()
     found = _obtain(
         loaded,
         images,
@@ -93,6 +96,9 @@ def evaluate(
         per_layer=per_layer,
         branches=found.branches,
     )
+    if from_predictions is None:
+        cost = _measure_cost(loaded, images, time.perf_counter() - started)
+        report = replace(report, cost=cost)
     if output is not None:
         report.write(output, found.layers[-1])
     return report
@@ -160,6 +166,19 @@ def _obtain(
         return None if branches is None else _Detected(branches["one_to_one"], branches)
     layers = detect_layers(loaded, images, device=device, every_layer=per_layer)
     return None if layers is None else _Detected(layers)
+
+
+def _measure_cost(
+    loaded: LoadedCheckpoint, images: EvaluationData, seconds: float
+) -> dict[str, Any]:
+    """Collect what the evaluation cost, as JSON values; memory is that of the main process."""
+    device = next(loaded.model.parameters()).device
+    operations = OperationCounts(loaded.model)
+    return {
+        "evaluation_seconds": seconds,
+        "peak_memory_mib": peak_memory_mib(device),
+        "image_flops": operations.of_images(images.dataset, loaded.collator),
+    }
 
 
 def _setting(

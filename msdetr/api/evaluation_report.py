@@ -33,6 +33,7 @@ class EvaluationReport:
         nms_sweep: Metrics after suppression; None unless asked for.
         errors: Kinds of errors; None unless asked for.
         per_branch: Metrics of both branches by decoder layer; None unless asked for.
+        cost: Seconds, memory and operations, as JSON values; None where no model ran.
     """
 
     metrics: CocoMetrics
@@ -41,6 +42,7 @@ class EvaluationReport:
     nms_sweep: NmsSweep | None = None
     errors: TideErrors | None = None
     per_branch: BranchMetrics | None = None
+    cost: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, the twelve numbers at the top level."""
@@ -54,6 +56,7 @@ class EvaluationReport:
             **self.metrics.to_dict(),
             "per_layer": layers,
             **{name: found.to_dict() for name, found in asked.items() if found is not None},
+            **({} if self.cost is None else {"cost": self.cost}),
             "setting": self.setting,
         }
 

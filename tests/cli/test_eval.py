@@ -53,7 +53,7 @@ def perfect(shapes_root: Path, tmp_path: Path) -> Path:
 
 
 def numbers(report: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in report.items() if key != "setting"}
+    return {key: value for key, value in report.items() if key not in {"setting", "cost"}}
 
 
 def test_json_has_the_twelve_numbers_and_the_setting(evaluate: Evaluate) -> None:
@@ -64,6 +64,9 @@ def test_json_has_the_twelve_numbers_and_the_setting(evaluate: Evaluate) -> None
     assert report["per_layer"] == []
     assert len(report["ap_by_iou"]) == 10
     assert len(report["per_class"]) == 7
+    assert report["cost"]["image_flops"] > 1e6
+    assert report["cost"]["evaluation_seconds"] > 0
+    assert report["cost"]["peak_memory_mib"] > 50
     setting = report["setting"]
     assert setting["recipe"]["data"]["source"] == "shapes"
     assert (setting["seed"], setting["num_images"]) == (42, 4)
@@ -125,6 +128,7 @@ def test_predictions_score_the_same_again(evaluate: Evaluate, tmp_path: Path) ->
     report = evaluate("--output", tmp_path / "results")
     again = evaluate("--from-predictions", tmp_path / "results/predictions.json")
     assert numbers(again) == numbers(report)
+    assert "cost" not in again
     assert again["setting"]["predictions"] == str(tmp_path / "results/predictions.json")
 
 
@@ -159,7 +163,7 @@ def test_branches_are_told_apart(
     assert (alone["per_branch"], alone["per_layer"]) == (branches, [])
     plain = evaluate()
     assert "per_branch" not in plain
-    assert {key: alone[key] for key in plain if key != "setting"} == numbers(plain)
+    assert {key: alone[key] for key in numbers(plain)} == numbers(plain)
     shown = msdetr("eval", "--ckpt", run_dir, "--device", "cpu", "--per-branch").out
     assert "by branch and decoder layer" in shown
 

@@ -65,6 +65,8 @@ def test_evaluation_gives_the_same_numbers(trained: Path, run: Run, tmp_path: Pa
         if name == "metrics.json":
             environments = [each["setting"].pop("environment") for each in (expected, *others)]
             assert [each["processes"] for each in environments] == [1, 2, 4]
+            costs = [each.pop("cost") for each in (expected, *others)]
+            assert len({cost["image_flops"] for cost in costs}) == 1
         assert others == [expected] * 2
 
 
