@@ -10,6 +10,7 @@ import typer
 
 from .options import DataOption, DeviceOption, JsonOption, NumImagesOption, examples
 from .parsing import parse_ids
+from .say import say
 
 EXAMPLES = examples(
     "msdetr candidates --ckpt runs/shapes_tiny --output candidates",
@@ -55,10 +56,9 @@ def candidates(
     Queries are ranked by the one-to-many score of A. With two models, A should be the one with
     mixed supervision and B the one without.
     """
-    from rich.console import Console
-
     from msdetr.api.candidates import compare_candidates
     from msdetr.api.traces.make_trace import ProbeSet
+    from msdetr.terminal import LiteralConsole
 
     report = compare_candidates(
         checkpoints or (),
@@ -70,8 +70,8 @@ def candidates(
         device=device,
     )
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2))
+        say(json.dumps(report.to_dict(), indent=2))
         return
-    console = Console()
+    console = LiteralConsole()
     console.print(report.table())
-    typer.echo("\n".join(str(file) for file in report.files))
+    say("\n".join(str(file) for file in report.files))

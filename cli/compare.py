@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from .options import JsonOption, examples
+from .say import say
 
 EXAMPLES = examples(
     "msdetr compare runs/mixed --with runs/one_to_one",
@@ -43,12 +44,11 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Compare two checkpoints on the same images: metrics, duplicates, errors, targets."""
-    from rich.console import Console
-
     from msdetr.api.compare import compare as run_comparison
+    from msdetr.terminal import LiteralConsole
 
     report = run_comparison(first, second, data=data, num_resamples=num_resamples)
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2))
+        say(json.dumps(report.to_dict(), indent=2))
         return
-    Console().print(report)
+    LiteralConsole().print(report)

@@ -10,6 +10,7 @@ from msdetr.errors import DataError
 from msdetr.recipe import load_recipe
 
 from .options import JsonOption, OverridesOption, RecipeArgument, examples
+from .say import say
 
 app = typer.Typer(no_args_is_help=True, help="Check data before training on them.")
 
@@ -26,14 +27,13 @@ def check(
 ) -> None:
     """Check annotations and every image of a recipe's data; exit code 2 if there are errors."""
     loaded = load_recipe(recipe, overrides or ())
-    from rich.console import Console
-
     from msdetr.api.data_check import check_data
+    from msdetr.terminal import LiteralConsole
 
     report = check_data(loaded)
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2))
+        say(json.dumps(report.to_dict(), indent=2))
     else:
-        Console().print(report)
+        LiteralConsole().print(report)
     if report.num_errors:
         raise typer.Exit(DataError.exit_code)

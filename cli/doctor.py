@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .options import JsonOption, examples
+from .say import say
 
 EXAMPLES = examples(
     "msdetr doctor",
@@ -33,8 +34,8 @@ def doctor(
         workflow.rebuild()
     diagnosis = workflow.diagnose()
     if as_json:
-        typer.echo(json.dumps(diagnosis.to_dict(), indent=2))
+        say(json.dumps(diagnosis.to_dict(), indent=2))
     else:
-        typer.echo("\n".join(["```text", *diagnosis.lines(), "```"]))
+        say("\n".join(["```text", *diagnosis.lines(), "```"]))
     if not diagnosis.passed:
         raise typer.Exit(1)

@@ -16,6 +16,7 @@ from .options import (
     PublishedRecipeOption,
     examples,
 )
+from .say import say
 
 EXAMPLES = examples(
     "msdetr eval --ckpt runs/shapes_tiny --per-branch --output results",
@@ -66,10 +67,9 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a checkpoint or a results file: the COCO numbers, AP by IoU and by class."""
-    from rich.console import Console
-
     from msdetr.api.evaluate import evaluate as run_evaluation
     from msdetr.api.evaluate import layer_table
+    from msdetr.terminal import LiteralConsole
 
     report = run_evaluation(
         checkpoint,
@@ -87,9 +87,9 @@ def evaluate(
     if report is None:
         return
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2))
+        say(json.dumps(report.to_dict(), indent=2))
         return
-    console = Console()
+    console = LiteralConsole()
     console.print(report.metrics)
     if report.per_layer:
         console.print(layer_table(report))

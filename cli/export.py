@@ -6,8 +6,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import typer
-
 from msdetr.errors import UsageError
 
 from .flags import in_flags
@@ -30,6 +28,7 @@ from .options import (
     examples,
 )
 from .parsing import parse_size
+from .say import say
 
 EXAMPLES = examples(
     "msdetr export --ckpt runs/shapes_tiny --output model.onnx",
@@ -85,8 +84,8 @@ def export(
         overrides=overrides or (),
     )
     for notice in report.notices:
-        typer.echo(f"note: {in_flags(notice)}", err=True)
-    typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else "\n".join(report.lines()))
+        say(f"note: {in_flags(notice)}", err=True)
+    say(json.dumps(report.to_dict(), indent=2) if as_json else "\n".join(report.lines()))
 
 
 def _export_official(
@@ -96,7 +95,7 @@ def _export_official(
 
     loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides, with_extra_groups=True)
     export_official(loaded, output, force=force)
-    typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, read back and compared")
+    say(f"{output}: {output.stat().st_size / 1e6:.1f} MB, read back and compared")
 
 
 def _refuse(options: list[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .options import OverridesOption, examples
+from .say import say
 
 EXAMPLES = examples(
     "msdetr import-official ms_ddetr_300q.pth --recipe ddetr_300q --output ddetr_300q",
@@ -39,7 +40,7 @@ def import_official(
         path, recipe, output, classes=classes, overrides=overrides or (), force=force
     )
     origin, space = loaded.info["imported_from"], loaded.label_space
-    typer.echo(
+    say(
         f"{output}: {origin['file']} (sha256 {origin['sha256'][:12]}...) as {recipe}, "
         f"{len(space.names)} classes; next: msdetr eval --ckpt {output}"
     )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-import typer
-
 from .options import (
     DataOption,
     DeviceOption,
@@ -24,6 +22,7 @@ from .options import (
     examples,
 )
 from .parsing import parse_ids, parse_layers
+from .say import say
 
 EXAMPLES = examples(
     "msdetr inspect-matching --ckpt runs/shapes_tiny --num-images 20 --output matching",
@@ -53,11 +52,10 @@ def inspect_matching(
 
     One forward pass in evaluation mode makes a match trace; everything shown is computed from it.
     """
-    from rich.console import Console
-
     from msdetr.api.inspect_matching import InspectionOptions, TraceSource
     from msdetr.api.inspect_matching import inspect_matching as run_inspection
     from msdetr.api.traces.make_trace import ProbeSet
+    from msdetr.terminal import LiteralConsole
 
     source = TraceSource(
         checkpoint=checkpoint,
@@ -72,7 +70,7 @@ def inspect_matching(
     options = InspectionOptions(parse_layers("--layers", layers), top=top, num_pictures=pictures)
     report = run_inspection(source, output, options)
     if as_json:
-        typer.echo(json.dumps(report.summary.to_dict(), indent=2))
+        say(json.dumps(report.summary.to_dict(), indent=2))
         return
-    Console().print(report.table())
-    typer.echo("\n".join(str(file) for file in report.files))
+    LiteralConsole().print(report.table())
+    say("\n".join(str(file) for file in report.files))

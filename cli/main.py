@@ -6,6 +6,7 @@ Torch is imported inside commands only, so that help and messages come at once.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import Annotated
 import typer
 
 from msdetr.errors import MsdetrError
+from msdetr.terminal import make_streams_lenient
 
 from . import (
     candidates,
@@ -33,8 +35,10 @@ from . import (
 from . import eval as evaluation
 from . import export as exporting
 from . import import_official as importing
+from .bugs import explain_bug
 from .flags import in_flags
 from .options import examples
+from .say import say
 
 DEBUG = "--debug"
 NAME = "msdetr"
@@ -71,7 +75,7 @@ app.command(epilog=replay.EXAMPLES)(replay.replay)
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"{NAME} {version(NAME)}")
+        say(f"{NAME} {version(NAME)}")
         raise typer.Exit
 
 
@@ -101,15 +105,24 @@ def main(arguments: Sequence[str]) -> int:
         4 verification failed, 130 interrupted, 143 terminated.
     """
     debug = DEBUG in arguments
+    make_streams_lenient()
     try:
         app([argument for argument in arguments if argument != DEBUG], prog_name=NAME)
+        sys.stdout.flush()
     except MsdetrError as error:
-        typer.echo(traceback.format_exc() if debug else f"error: {error.text(in_flags)}", err=True)
+        say(traceback.format_exc() if debug else f"error: {error.text(in_flags)}", err=True)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else int(done.code is not None)
+    except BrokenPipeError:
+        # Whoever read stdout has had enough; what is left must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # a bug: one line for the user, everything else for its report
+        say(traceback.format_exc() if debug else f"error: {explain_bug(error)}", err=True)
+        return 1
     return 0
 
 

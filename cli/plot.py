@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .options import examples
+from .say import say
 
 EXAMPLES = examples(
     "msdetr plot runs/shapes_tiny",
@@ -45,6 +46,6 @@ def plot(
 
     result = plot_runs(runs, output=output, layer=-1 if layer is None else layer)
     for note in result.notes:
-        typer.echo(note, err=True)
+        say(note, err=True)
     for file in result.files:
-        typer.echo(f"{file}")
+        say(f"{file}")

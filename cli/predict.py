@@ -18,6 +18,7 @@ from .options import (
     PublishedRecipeOption,
     examples,
 )
+from .say import say
 
 EXAMPLES = examples(
     "msdetr predict --ckpt runs/shapes_tiny photo.jpg",
@@ -48,9 +49,8 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Detect objects in images: a table, drawings and COCO results."""
-    from rich.console import Console
-
     from msdetr.api.predict import predict as run_prediction
+    from msdetr.terminal import LiteralConsole
 
     report = run_prediction(
         checkpoint,
@@ -63,9 +63,9 @@ def predict(
         force=force,
     )
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2))
+        say(json.dumps(report.to_dict(), indent=2))
     else:
-        Console().print(report.table())
+        LiteralConsole().print(report.table())
     if report.unreadable:
         count = len(report.unreadable)
         raise MsdetrError(f"{count} of {count + len(report.files)} files could not be read")

@@ -8,14 +8,15 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from msdetr.errors import RecipeError, UsageError
 from msdetr.recipe import load_recipe, packaged_recipes, recipe_to_commented_yaml, recipe_to_yaml
+from msdetr.terminal import LiteralConsole
 
 from .flags import in_flags
 from .options import JsonOption, OverridesOption, RecipeArgument, examples
+from .say import say
 
 app = typer.Typer(no_args_is_help=True, help="List, show, copy and validate recipes.")
 
@@ -33,12 +34,12 @@ def list_recipes(as_json: JsonOption = False) -> None:
     found = packaged_recipes()
     if as_json:
         rows = [{"name": i.name, "summary": i.summary, "path": str(i.path)} for i in found]
-        typer.echo(json.dumps(rows, indent=2))
+        say(json.dumps(rows, indent=2))
         return
     table = Table("name", "summary", box=box.SIMPLE_HEAD)
     for info in found:
         table.add_row(info.name, info.summary)
-    Console().print(table)
+    LiteralConsole().print(table)
 
 
 @app.command(
@@ -50,7 +51,7 @@ def list_recipes(as_json: JsonOption = False) -> None:
 )
 def show(recipe: RecipeArgument, overrides: OverridesOption = None) -> None:
     """Print a recipe as YAML with every field, inherited and default ones included."""
-    typer.echo(recipe_to_yaml(load_recipe(recipe, overrides or ())), nl=False)
+    say(recipe_to_yaml(load_recipe(recipe, overrides or ())).removesuffix("\n"))
 
 
 @app.command(
@@ -75,7 +76,7 @@ def copy(
         raise UsageError(str(path), message) from error
     except OSError as error:
         raise UsageError(str(path), f"cannot be written: {error.strerror}") from error
-    typer.echo(f"wrote {path}; next: msdetr recipes validate {path}", err=True)
+    say(f"wrote {path}; next: msdetr recipes validate {path}", err=True)
 
 
 @app.command(
@@ -97,9 +98,9 @@ def validate(
     for name in recipes:
         try:
             load_recipe(name, overrides or ())
-            typer.echo(f"{name}: valid")
+            say(f"{name}: valid")
         except RecipeError as error:
             num_invalid += 1
-            typer.echo(error.text(in_flags), err=True)
+            say(error.text(in_flags), err=True)
     if num_invalid:
         raise typer.Exit(RecipeError.exit_code)

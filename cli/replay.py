@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from .options import JsonOption, examples
+from .say import say
 
 EXAMPLES = examples(
     "msdetr replay runs/mine/diverged",
@@ -28,4 +29,4 @@ def replay(
     from msdetr.api.replay import replay as repeat
 
     report = repeat(path)
-    typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else "\n".join(report.lines()))
+    say(json.dumps(report.to_dict(), indent=2) if as_json else "\n".join(report.lines()))

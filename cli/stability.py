@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from .options import JsonOption, examples
+from .say import say
 
 EXAMPLES = examples(
     "msdetr stability runs/traced",
@@ -36,13 +37,12 @@ def stability(
     as_json: JsonOption = False,
 ) -> None:
     """Compare the assignments of a training run's epochs and of its decoder layers."""
-    from rich.console import Console
-
     from msdetr.api.stability import measure_stability
+    from msdetr.terminal import LiteralConsole
 
     report = measure_stability(run, output=output)
     if as_json:
-        typer.echo(json.dumps([row.to_dict() for row in report.rows], indent=2))
+        say(json.dumps([row.to_dict() for row in report.rows], indent=2))
         return
-    Console().print(report.table())
-    typer.echo("\n".join(str(file) for file in report.files))
+    LiteralConsole().print(report.table())
+    say("\n".join(str(file) for file in report.files))

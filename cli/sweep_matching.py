@@ -10,6 +10,7 @@ import typer
 
 from .options import JsonOption, examples
 from .parsing import parse_numbers, parse_share, parse_whole_numbers
+from .say import say
 
 EXAMPLES = examples(
     "msdetr sweep-matching --trace trace --k 1,2,4,6,8,10 --output sweep",
@@ -60,10 +61,9 @@ def sweep_matching(
     predicts the supervision that a setting gives to this model's queries, not the AP of a training
     run.
     """
-    from rich.console import Console
-
     from msdetr.api.sweep_matching import SweepOptions
     from msdetr.api.sweep_matching import sweep_matching as run_sweep
+    from msdetr.terminal import LiteralConsole
 
     options = SweepOptions(
         ks=parse_whole_numbers("--k", k),
@@ -73,7 +73,7 @@ def sweep_matching(
     )
     report = run_sweep(trace, options, output=output)
     if as_json:
-        typer.echo(json.dumps(report.rows))
+        say(json.dumps(report.rows))
         return
-    Console().print(report.table())
-    typer.echo("\n".join(str(file) for file in report.files))
+    LiteralConsole().print(report.table())
+    say("\n".join(str(file) for file in report.files))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import typer
-
 from msdetr.errors import UsageError
 from msdetr.recipe import Recipe, load_recipe
 
@@ -25,6 +23,7 @@ from .options import (
     SeedOption,
     examples,
 )
+from .say import say
 
 EXAMPLES = examples(
     "msdetr train shapes_tiny --output runs/shapes_tiny",
@@ -70,20 +69,20 @@ def train(
             init_from=init_from,
             device=device,
         )
-        typer.echo(f"{result.output}")
+        say(f"{result.output}")
 
 
 def _estimate(recipe: Recipe, device: str) -> None:
     from msdetr.api.dry_run import dry_run
 
-    typer.echo("\n".join(dry_run(recipe, device=device).lines()))
+    say("\n".join(dry_run(recipe, device=device).lines()))
 
 
 def _overfit(recipe: Recipe, num_images: int, output: Path, device: str) -> None:
     from msdetr.api.overfit import overfit
 
     ap = overfit(recipe, num_images, output=output, device=device)
-    typer.echo(f"AP {ap:.3f} on {num_images} training images")
+    say(f"AP {ap:.3f} on {num_images} training images")
 
 
 def _refuse_together(options: Mapping[str, object]) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from msdetr.ops import (
     BackendStatus,
@@ -27,6 +26,7 @@ from msdetr.ops import (
     run_self_test,
 )
 from msdetr.ops.native import DeviceType
+from msdetr.terminal import LiteralConsole
 
 _PACKAGES = (
     *("msdetr", "torch", "torchvision", "accelerate", "pycocotools", "hotcoco"),
@@ -148,16 +148,16 @@ def rebuild() -> None:
     Raises:
         NativeBuildError: They cannot be built for the CPU, or the compiler failed.
     """
-    console = Console(stderr=True, highlight=False)
+    console = LiteralConsole(stderr=True)
     problems = {status.device_type: status.problem for status in backend_report()}
     for device_type in _DEVICE_TYPES:
         if device_type == "cuda" and problems["cuda"]:
-            console.print(f"not built for cuda: {problems['cuda']}", soft_wrap=True, markup=False)
+            console.say(f"not built for cuda: {problems['cuda']}")
             continue
         started = time.monotonic()
         library = _without_home(str(build(device_type, force=True)))
         taken = f"built for {device_type} in {time.monotonic() - started:.1f} s: {library}"
-        console.print(taken, soft_wrap=True, markup=False)
+        console.say(taken)
 
 
 def _versions() -> dict[str, str]:

@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from msdetr.api.checkpoints.loaded import LoadedCheckpoint
 from msdetr.api.checkpoints.official import open_checkpoint
 from msdetr.api.exporting.metadata import describe_export
@@ -30,6 +28,7 @@ from msdetr.export.agreement import THRESHOLD
 from msdetr.export.formats import SUFFIXES, file_format, missing_packages
 from msdetr.export.tracing import trace
 from msdetr.files import replace_text, replacing_file
+from msdetr.terminal import LiteralConsole
 
 __all__ = ["ExportReport", "ExportSettings", "export_checkpoint", "export_loaded"]
 
@@ -162,7 +161,7 @@ def export_loaded(
     _check_static_size(loaded, settings)
     limit = detections or loaded.detection_settings.limit
     images = load_verification_data(loaded, settings, data) if verified_images else None
-    Console(stderr=True).print(f"tracing the model for {output.name}", highlight=False)
+    LiteralConsole(stderr=True).say(f"tracing the model for {output.name}")
     with _writing(output), replacing_file(output) as aside:
         _write(loaded, aside, settings, limit)
         verification = (

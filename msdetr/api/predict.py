@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from msdetr.api.detection.image_detections import ImageDetections
@@ -21,6 +20,7 @@ from msdetr.api.progress import show_progress
 from msdetr.engine.device import resolve_device
 from msdetr.errors import DataError, UsageError
 from msdetr.evaluation.results import write_results
+from msdetr.terminal import LiteralConsole
 
 RESULTS, IMAGES, DRAWINGS = "predictions.json", "images.json", "drawings"
 _JPEG_QUALITY = 92
@@ -184,11 +184,11 @@ def _remove_drawings(output: Path) -> None:
 def _detect(
     detector: Detector, paths: Sequence[Path], threshold: float, unreadable: list[tuple[Path, str]]
 ) -> Iterator[PredictedFile]:
-    console = Console(stderr=True, highlight=False)
+    console = LiteralConsole(stderr=True)
 
     def skip(position: int, error: DataError) -> None:
         unreadable.append((paths[position], error.problems[0].message))
-        console.print(f"skipped {error}", soft_wrap=True, markup=False)
+        console.say(f"skipped {error}")
 
     stream = detector.stream(paths, threshold=threshold, on_unreadable=skip)
     for position, found in enumerate(show_progress(stream, len(paths), "predicting")):

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from rich.console import Console
 from rich.progress import Progress, track
+
+from msdetr.terminal import LiteralConsole
 
 T = TypeVar("T")
 
@@ -26,7 +27,7 @@ def show_progress(
         title: What is being done.
         quiet: Say nothing.
     """
-    console = Console(stderr=True, quiet=quiet)
+    console = LiteralConsole(stderr=True, quiet=quiet)
     if console.is_terminal:
         yield from track(items, description=title, total=total, console=console, transient=True)
         return
@@ -35,7 +36,7 @@ def show_progress(
         yield item
         if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            console.print(f"{title}: {done}/{total}", highlight=False)
+            console.print(f"{title}: {done}/{total}")
 
 
 @contextmanager
@@ -47,7 +48,7 @@ def counting(title: str) -> Iterator[Callable[[int, int], None]]:
     Args:
         title: What is being done.
     """
-    console = Console(stderr=True)
+    console = LiteralConsole(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         shown: list[float] = []
 
@@ -59,6 +60,6 @@ def counting(title: str) -> Iterator[Callable[[int, int], None]]:
             now = time.monotonic()
             if not shown or now - shown[-1] >= _SECONDS_BETWEEN_LINES or done == total:
                 shown.append(now)
-                console.print(f"{title}: {done}/{total}", highlight=False)
+                console.print(f"{title}: {done}/{total}")
 
         yield report

@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from msdetr.terminal import LiteralConsole, printable
+
 logger = logging.getLogger("msdetr")
 # Without it, Python would print errors that no log file takes to stderr a second time.
 logger.addHandler(logging.NullHandler())
@@ -98,7 +100,7 @@ class TrainingReporter:
     ) -> None:
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
-        self._console = console or Console(stderr=True)
+        self._console = console or LiteralConsole(stderr=True)
         self._log_file = log_file
         self._quiet = quiet
         self._bar: Progress | None = None
@@ -158,14 +160,14 @@ class TrainingReporter:
 
     def _show(self, text: str) -> None:
         console = self._console if self._bar is None else self._bar.console
-        console.print(Text(text), soft_wrap=True)
+        console.print(Text(printable(text)), soft_wrap=True)
 
     def _new_bar(self) -> Progress:
         return Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[summary]}"),
+            TextColumn("{task.fields[summary]}", markup=False),
             console=self._console,
         )
 

@@ -17,6 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "files": {"errors"},
     "seeding": {"errors"},
     "image_files": {"errors"},
+    "terminal": set(),
     "version": set(),
     "structures": {"errors"},
     "boxes": {"errors"},
@@ -26,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "model": _TENSORS | {"ops"},
     "assignment": _TENSORS,
     "losses": _TENSORS,
-    "engine": {"errors", "files", "seeding"},
+    "engine": {"errors", "files", "seeding", "terminal"},
     "evaluation": _TENSORS | {"files"},
     "drawing": _TENSORS | {"files"},
     "inspection": _TENSORS | {"files", "image_files", "assignment", "losses", "drawing"},
@@ -55,14 +56,15 @@ ALLOWED: dict[str, set[str]] = {
             "run_report",
             "study",
             "export",
+            "terminal",
         ),
     },
-    "cli": {"recipe", "api", "errors", "version"},
+    "cli": {"recipe", "api", "errors", "terminal", "version"},
     "recipes": set(),
     "extensions": set(),
 }
 # Parts that must start without loading torch.
-TORCH_FREE = {"errors", "files", "version", "recipe", "recipes", "extensions"}
+TORCH_FREE = {"errors", "files", "version", "terminal", "recipe", "recipes", "extensions"}
 
 
 def part_of(path: Path) -> str:

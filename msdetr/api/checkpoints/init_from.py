@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from msdetr.engine.checkpoint import read_info, read_weights, resolve_checkpoint
@@ -16,6 +15,7 @@ from msdetr.errors import CheckpointError
 from msdetr.interop.official import translate
 from msdetr.interop.published_file import read_published_file
 from msdetr.model import DetectionModel
+from msdetr.terminal import LiteralConsole
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ def initialise_from(model: DetectionModel, source: Path, *, quiet: bool = False)
         tuple((n, _reason(own[n], given.get(n))) for n in own if n not in set(loaded)),
         (*(name for name in given if name not in own), *unknown),
     )
-    console = Console(stderr=True, quiet=quiet, highlight=False)
+    console = LiteralConsole(stderr=True, quiet=quiet)
     for line in result.lines():
-        console.print(line, soft_wrap=True, markup=False)
+        console.say(line)
     return result
 
 

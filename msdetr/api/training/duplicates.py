@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from rich.console import Console
-from rich.text import Text
-
 from msdetr.api.datasets import EvaluationData
 from msdetr.engine.reporting import logger, logging_to
 from msdetr.engine.run_directory import RunDirectory
@@ -14,6 +11,7 @@ from msdetr.evaluation.matching import fastest_library
 from msdetr.evaluation.nms_sweep import NmsSweep, sweep_nms
 from msdetr.evaluation.results import read_results
 from msdetr.recipe import Recipe
+from msdetr.terminal import LiteralConsole
 
 WORTH_SAYING = 0.01
 """AP that suppression must add."""
@@ -41,7 +39,7 @@ def tell_duplicates(directory: RunDirectory, recipe: Recipe, images: EvaluationD
     if said is not None:
         with suppress(OSError), logging_to(directory.log_file):
             logger.info("%s", said)
-        Console(stderr=True).print(Text(said), soft_wrap=True)
+        LiteralConsole(stderr=True).say(said)
     return said
 
 
@@ -74,7 +72,7 @@ def _look(directory: RunDirectory, recipe: Recipe, images: EvaluationData) -> st
     if fastest_library() == "pycocotools" and len(results) > MAX_SLOW_DETECTIONS:
         return (
             f"not looked for duplicates: {len(results)} detections take pycocotools minutes; "
-            "pip install 'msdetr[fast]', or run msdetr eval --nms-sweep"
+            "pip install 'msdetr[fast]'"
         )
     sweep = sweep_nms(images.ground_truth, results, image_ids=images.image_ids)
     return describe_duplicates(sweep, recipe)

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from rich.console import Console
-from rich.text import Text
 
 from msdetr.api.datasets import EvaluationData
 from msdetr.api.plot import SavedFigure, plot_runs
@@ -25,6 +23,7 @@ from msdetr.files import replace_text
 from msdetr.losses import Criterion
 from msdetr.recipe import Recipe, recipe_to_dict, recipe_to_yaml
 from msdetr.run_report.page import RunReport, SamplePictures, render_run_report
+from msdetr.terminal import LiteralConsole
 
 REPORT_FILE = "report.html"
 _NUM_SAMPLES = 6
@@ -55,7 +54,7 @@ def report_run(
     Returns:
         The report; None if it could not be written.
     """
-    console = Console(stderr=True)
+    console = LiteralConsole(stderr=True)
     file = directory.path / REPORT_FILE
     try:
         plots = plot_runs([directory.path])
@@ -64,9 +63,9 @@ def report_run(
         replace_text(file, render_run_report(report))
     except Exception as error:  # the training run is done and must not fail because of a figure
         said = f"the run is whole, but has no report: {_explain(error, directory)}"
-        console.print(Text(said), soft_wrap=True)
+        console.say(said)
         return None
-    console.print(Text(f"report: {file}"), soft_wrap=True)
+    console.say(f"report: {file}")
     return file
 
 
