@@ -120,8 +120,8 @@ class InterruptedRunError(MsdetrError):
 
 
 def _format(source: str, given: Sequence[Problem]) -> str:
-    source = _on_one_line(source)
-    problems = [Problem(_on_one_line(p.where), _on_one_line(p.message)) for p in given]
+    source = on_one_line(source)
+    problems = [Problem(on_one_line(p.where), on_one_line(p.message)) for p in given]
     if len(problems) == 1:
         return ": ".join(part for part in (source, problems[0].where, problems[0].message) if part)
     width = max((len(p.where) for p in problems), default=0)
@@ -129,8 +129,8 @@ def _format(source: str, given: Sequence[Problem]) -> str:
     return "\n".join([f"{source}: {len(problems)} problems", *lines])
 
 
-def _on_one_line(text: str) -> str:
-    """Escape what files may hold but a terminal must not get: line breaks, control characters."""
+def on_one_line(text: str) -> str:
+    """Escape what files may hold but a line must not: breaks, control and half characters."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

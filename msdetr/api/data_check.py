@@ -82,7 +82,7 @@ def find_warnings(
         found += check_group_crowding(
             index.image_ids, num_boxes, hybrid=_hybrid_capacity(recipe), denoising=_budget(recipe)
         )
-        found += check_classes(index.count_by_class())
+        found += check_classes(index.count_by_class(), index.shared_names())
     return found
 
 

@@ -115,15 +115,25 @@ def check_group_crowding(
     return present(found)
 
 
-def check_classes(num_boxes_of: Mapping[str, int]) -> tuple[Finding, ...]:
-    """Find classes without any training box.
+def check_classes(
+    num_boxes_of: Mapping[str, int], shared_names: Sequence[str] = ()
+) -> tuple[Finding, ...]:
+    """Find classes without any training box, and names of several classes.
 
     Args:
         num_boxes_of: Training targets by class name.
+        shared_names: Names that several classes have.
     """
     missing = [name for name, count in num_boxes_of.items() if count == 0]
-    message = "classes have no box to train on"
-    return present([Finding.of("class_without_boxes", "warning", message, missing)])
+    shared = "names belong to several classes, which stay apart"
+    return present(
+        [
+            Finding.of(
+                "class_without_boxes", "warning", "classes have no box to train on", missing
+            ),
+            Finding.of("shared_class_name", "warning", shared, list(shared_names)),
+        ]
+    )
 
 
 def _check_boxes(

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msdetr.errors import DataError, Problem
+from msdetr.errors import DataError, Problem, on_one_line
 
+# Names are kept in one array, as wide as the longest.
+_LONGEST_PATH = 4096
 _INT64 = 2**63
 
 
@@ -42,7 +44,7 @@ def _is_number(value: object) -> bool:
 
 
 def _is_file_name(value: object) -> bool:
-    if type(value) is not str or not value or "\0" in value:
+    if type(value) is not str or not 0 < len(value) <= _LONGEST_PATH or "\0" in value:
         return False
     try:
         os.fsencode(value)
@@ -129,7 +131,7 @@ def load_annotations(path: Path) -> dict[str, Any]:
 
     Returns:
         The file's content; annotations without ``iscrowd`` or ``area`` have 0 and the
-        area of the box.
+        area of the box. Control characters in class names are escaped.
 
     Raises:
         DataError: If the file is missing, is not JSON, is not COCO, or contradicts itself.
@@ -150,6 +152,9 @@ def parse_annotations(path: Path) -> AnnotationFile:
     for entry in content["annotations"]:
         entry.setdefault("iscrowd", 0)
         entry.setdefault("area", entry["bbox"][2] * entry["bbox"][3])
+    for entry in content["categories"]:
+        # Names go into tables, pictures, pages and checkpoints: made safe once, here.
+        entry["name"] = on_one_line(entry["name"])
     return AnnotationFile(path, sha256(text).hexdigest(), content)
 
 

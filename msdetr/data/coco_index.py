@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,10 +95,24 @@ class CocoIndex:
         return slice(int(self.first_target[position]), int(self.first_target[position + 1]))
 
     def count_by_class(self) -> dict[str, int]:
-        """Return the number of targets by class name, in the order of the category ids."""
+        """Return the number of targets by class name, in the order of the category ids.
+
+        Where several classes have one name, their ids are added to it.
+        """
         ids, counts = np.unique(self.category_ids, return_counts=True)
         count_of = dict(zip(ids.tolist(), counts.tolist(), strict=True))
-        return {category.name: count_of.get(category.id, 0) for category in self.categories}
+        shared = self.shared_names()
+        return {
+            f"{each.name} (id {each.id})" if each.name in shared else each.name: count_of.get(
+                each.id, 0
+            )
+            for each in self.categories
+        }
+
+    def shared_names(self) -> list[str]:
+        """Return the names that several classes have."""
+        times = Counter(category.name for category in self.categories)
+        return [name for name, count in times.items() if count > 1]
 
     def limit(self, num_images: int) -> CocoIndex:
         """Return an index of the first images only; the counts of left-out ones stay."""

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from msdetr.errors import DataError, Problem
+from msdetr.errors import DataError, Problem, on_one_line
 
 COCO91_CLASSES = 91
 
@@ -49,7 +49,8 @@ class LabelSpace:
     num_classes: int
 
     def __post_init__(self) -> None:
-        """Check that the fields fit together."""
+        """Check that the fields fit together; escape control characters in names."""
+        object.__setattr__(self, "names", tuple(map(on_one_line, self.names)))
         if list(self.category_ids) != sorted(set(self.category_ids)):
             raise ValueError("category_ids must be ascending and distinct")
         if len(self.names) != len(self.category_ids):

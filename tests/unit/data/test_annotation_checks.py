@@ -93,3 +93,5 @@ def test_classes() -> None:
     (found,) = check_classes({"a": 0, "b": 3, "c": 0})
     assert (found.check, found.examples) == ("class_without_boxes", ("a", "c"))
     assert check_classes({"a": 1}) == ()
+    (found,) = check_classes({"a (id 1)": 2, "a (id 3)": 1}, ["a"])
+    assert (found.check, found.severity, found.examples) == ("shared_class_name", "warning", ("a",))
