@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from msdetr.errors import MsdetrError
+from msdetr.errors import MsdetrError, UsageError
 from msdetr.terminal import make_streams_lenient
 
 from . import (
@@ -107,6 +107,7 @@ def main(arguments: Sequence[str]) -> int:
     debug = DEBUG in arguments
     make_streams_lenient()
     try:
+        _refuse_empty(arguments)
         app([argument for argument in arguments if argument != DEBUG], prog_name=NAME)
         sys.stdout.flush()
     except MsdetrError as error:
@@ -124,6 +125,15 @@ def main(arguments: Sequence[str]) -> int:
         say(traceback.format_exc() if debug else f"error: {explain_bug(error)}", err=True)
         return 1
     return 0
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse an empty argument, which would mean the current folder: mostly an unset variable."""
+    for position, argument in enumerate(arguments):
+        if not argument:
+            before = arguments[position - 1] if position else ""
+            where = before if before.startswith("-") else f"argument {position + 1}"
+            raise UsageError(where, "is empty; is a variable of the shell not set?")
 
 
 def run() -> None:

@@ -142,7 +142,8 @@ def providing_directory(path: Path) -> Iterator[Path]:
 
 def older_of(path: Path) -> Path:
     """Name of the older directory between two renames; a crash just then leaves it there, whole."""
-    return path.with_name(path.name + ".old")
+    named = path if path.name not in {"", ".."} else path.resolve()
+    return named.parent / f"{named.name}.old"
 
 
 def digest_file(path: Path) -> str:

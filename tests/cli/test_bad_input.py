@@ -191,6 +191,34 @@ class TestOutput:
         line = refused_line("train", "shapes_tiny", *tiny, *options)
         assert "train.epochs: was 2 in the run, is 1 now; 2 epochs are finished" in line
 
+    @pytest.mark.parametrize(
+        ("words", "where"),
+        [
+            (("eval", "--ckpt", ""), "--ckpt"),
+            (("train", "shapes_tiny", "--output", ""), "--output"),
+            (("predict", "", "--ckpt", "x"), "argument 2"),
+            (("replay", ""), "argument 2"),
+        ],
+    )
+    def test_empty_arguments(
+        self, words: tuple[str, ...], where: str, refused_line: Callable[..., str]
+    ) -> None:
+        assert (
+            refused_line(*words) == f"error: {where}: is empty; is a variable of the shell not set?"
+        )
+
+    @pytest.mark.parametrize("place", [".", "..", "/"])
+    def test_folders_without_a_name(
+        self,
+        place: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        refused_line: Callable[..., str],
+    ) -> None:
+        (tmp_path / "below").mkdir()
+        monkeypatch.chdir(tmp_path / "below")
+        assert "holds no checkpoint" in refused_line("eval", "--ckpt", place)
+
     def test_evaluation_results_are_not_overwritten(
         self, run_dir: Path, tmp_path: Path, refused_line: Callable[..., str]
     ) -> None:
