@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
-from msdetr.drawing.boxes import DrawnBox, caption_font, draw_boxes, draw_outline
+from msdetr.drawing.boxes import DrawnBox, caption_font, draw_boxes, draw_outline, line_width
 from msdetr.drawing.palette import BLACK, COLORS, WHITE, Style
 
 WON = Style(COLORS[4])
@@ -80,10 +80,10 @@ def _with_legend(picture: Image.Image) -> Image.Image:
     num_rows = -(-len(_LEGEND) // per_row)
     sheet = Image.new("RGB", (picture.width, picture.height + num_rows * line + 8), WHITE)
     sheet.paste(picture, (0, 0))
-    draw = ImageDraw.Draw(sheet)
+    draw, width = ImageDraw.Draw(sheet), line_width(picture.size)
     for number, (text, style) in enumerate(_LEGEND):
         row, column = divmod(number, per_row)
         x, y = 8 + column * entry, picture.height + 6 + row * line
-        draw_outline(draw, (x, y, x + 1.6 * line, y + line - 8), style, 2)
+        draw_outline(draw, (x, y, x + 1.6 * line, y + line - 8), style, width)
         draw.text((x + 2 * line, y), text, fill=BLACK, font=font)
     return sheet
