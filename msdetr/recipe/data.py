@@ -94,8 +94,10 @@ class DataRecipe(Section):
     )
     mean: Channels = Field(
         default=(0.485, 0.456, 0.406),
-        description="Mean of red, green, blue; images scaled to 0..1.",
+        description="Mean of red, green, blue, images scaled to 0..1; that of the weights of a "
+        "timm/NAME backbone unless given.",
     )
     std: PositiveChannels = Field(
-        default=(0.229, 0.224, 0.225), description="Standard deviation of red, green, blue."
+        default=(0.229, 0.224, 0.225),
+        description="Standard deviation of red, green, blue; likewise.",
     )

@@ -17,12 +17,13 @@ ALLOWED: dict[str, set[str]] = {
     "files": {"errors"},
     "seeding": {"errors"},
     "version": set(),
+    "pretraining": {"errors"},
     "structures": {"errors"},
     "boxes": {"errors"},
-    "recipe": {"errors", "recipes"},
+    "recipe": {"errors", "pretraining", "recipes"},
     "ops": {"errors", "extensions"},
     "data": _TENSORS | {"files", "seeding"},
-    "model": _TENSORS | {"ops"},
+    "model": _TENSORS | {"ops", "pretraining"},
     "assignment": _TENSORS,
     "losses": _TENSORS,
     "engine": {"errors", "files", "seeding"},
@@ -38,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
         *("recipe", "ops", "data", "model", "assignment", "losses", "engine", "evaluation"),
         "interop",
         "files",
+        "pretraining",
         "seeding",
     },
     "api": {
@@ -48,6 +50,7 @@ ALLOWED: dict[str, set[str]] = {
             "build",
             "version",
             "files",
+            "pretraining",
             "seeding",
             "drawing",
             "inspection",
@@ -61,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
     "extensions": set(),
 }
 # Parts that must start without loading torch.
-TORCH_FREE = {"errors", "files", "version", "recipe", "recipes", "extensions"}
+TORCH_FREE = {"errors", "files", "version", "pretraining", "recipe", "recipes", "extensions"}
 
 
 def part_of(path: Path) -> str:

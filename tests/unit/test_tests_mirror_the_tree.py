@@ -90,6 +90,7 @@ COVERED_BY = {
     "tests/unit/inspection/test_trace.py": ("inspection/trace_files",),
     "tests/unit/losses/test_criterion.py": ("structures",),
     "tests/unit/model/test_decoder.py": ("model/precision",),
+    "tests/unit/model/test_pretrained.py": ("model/weight_files",),
     "tests/unit/ops/test_dispatch.py": (
         "ops/gather",
         "ops/reference",
