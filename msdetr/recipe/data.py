@@ -27,7 +27,7 @@ class ShapesRecipe(Section):
 
 
 class AugmentationRecipe(Section):
-    """Random flip, resize and crop of training images; all sizes in pixels."""
+    """Random flip, resize, crop and colors of training images; all sizes in pixels."""
 
     flip_probability: Fraction = Field(default=0.5, description="Probability of a horizontal flip.")
     train_sizes: tuple[SidePx, ...] = Field(
@@ -44,6 +44,10 @@ class AugmentationRecipe(Section):
     )
     crop_min: SidePx = Field(default=384, description="Smallest side of a crop.")
     crop_max: SidePx = Field(default=600, description="Largest side of a crop.")
+    color_jitter: Fraction = Field(
+        default=0.0,
+        description="Largest relative change of brightness, contrast and saturation; 0 none.",
+    )
 
 
 Channels = tuple[float, float, float]
