@@ -1,8 +1,10 @@
-"""``msdetr data``: check data before training on them."""
+"""``msdetr data``: check data before training on them, and convert those of other layouts."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,7 +14,7 @@ from msdetr.recipe import load_recipe
 from .options import JsonOption, OverridesOption, RecipeArgument, examples
 from .say import say
 
-app = typer.Typer(no_args_is_help=True, help="Check data before training on them.")
+app = typer.Typer(no_args_is_help=True, help="Check data, or convert those of other layouts.")
 
 
 @app.command(
@@ -37,3 +39,34 @@ def check(
         LiteralConsole().print(report)
     if report.num_errors:
         raise typer.Exit(DataError.exit_code)
+
+
+@app.command(
+    epilog=examples(
+        "msdetr data convert yolo cells/data.yaml --output cells_coco",
+        "msdetr data convert yolo downloads/cells --output cells_coco",
+        "msdetr data convert voc VOCdevkit/VOC2012 --output voc_coco",
+    ),
+)
+def convert(
+    layout: Annotated[
+        Literal["yolo", "voc"],
+        typer.Argument(metavar="yolo|voc", help="Layout of the source.", show_default=False),
+    ],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="YAML file or its folder (yolo), or the folder (voc)."
+        ),
+    ],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Root of the new data set.")],
+) -> None:
+    """Copy a data set into COCO's layout; exit code 2 and a line for each thing wrong with it."""
+    from msdetr.api.data_convert import convert_data
+
+    converted = convert_data(layout, source, output)
+    for line in converted.lines():
+        say(line, err=True)
+    say(converted.output)
+    advice = f"next: msdetr data check small_pretrained --set data.root={output}"
+    say(advice, err=True)

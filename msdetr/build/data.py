@@ -91,6 +91,7 @@ def build_train_transform(recipe: DataRecipe) -> TrainTransform:
         crop_pre_sizes=chosen.crop_pre_sizes,
         crop_min=chosen.crop_min,
         crop_max=chosen.crop_max,
+        color_jitter=chosen.color_jitter,
     )
 
 

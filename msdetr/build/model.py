@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 from msdetr.model import (
     Backbone,
@@ -21,10 +21,13 @@ from msdetr.model import (
     LearnedQueries,
     Neck,
     OneToManySource,
+    TimmBackbone,
     TrainingGroups,
     TwoStageQueries,
 )
+from msdetr.model.backbone import BackboneName
 from msdetr.model.pretrained import load_backbone_weights
+from msdetr.pretraining import TIMM
 from msdetr.recipe import (
     BackboneRecipe,
     ModelRecipe,
@@ -62,6 +65,9 @@ def build_model(
         checkpoint_encoder: Recompute encoder layers in the backward pass.
         one_to_many_groups: Whether the one-to-many branch runs for the primary group or for all
             independent ones; supervision decides that.
+
+    Raises:
+        RecipeError: timm is not installed, or has no such backbone.
     """
     backbone = _build_backbone(recipe.backbone)
     class_head = ClassHead(recipe.width, num_classes, prior=recipe.class_prior)
@@ -112,17 +118,26 @@ def load_pretrained_backbone(model: DetectionModel, recipe: BackboneRecipe) -> N
 
     Raises:
         CheckpointError: They cannot be fetched, or do not fit.
+        RecipeError: timm is needed and not installed.
     """
     weights = load_backbone_weights(recipe.name, recipe.weights)
     if weights is not None:
         model.backbone.load_weights(weights, recipe.weights)
 
 
-def _build_backbone(recipe: BackboneRecipe) -> Backbone:
+def _build_backbone(recipe: BackboneRecipe) -> Backbone | TimmBackbone:
+    if recipe.name.startswith(TIMM):
+        assert recipe.norm != "group", "refused by the recipe"
+        return TimmBackbone(
+            name=recipe.name.removeprefix(TIMM),
+            norm=recipe.norm,
+            frozen_stages=recipe.frozen_stages,
+            drop_path=recipe.drop_path,
+        )
     # Only resnet_tiny has a stem width; the schema fills it in there and forbids it elsewhere.
     width = {} if recipe.stem_width is None else {"stem_width": recipe.stem_width}
     return Backbone(
-        name=recipe.name,
+        name=cast(BackboneName, recipe.name),
         norm=recipe.norm,
         frozen_stages=recipe.frozen_stages,
         dilation=recipe.dilation,

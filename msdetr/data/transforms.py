@@ -8,7 +8,7 @@ one step in some pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -19,6 +19,11 @@ from torchvision.transforms.v2 import functional
 from msdetr.data.sample import Example
 
 MIN_SIDE_PX = 32
+_COLOR_ADJUSTMENTS = (
+    functional.adjust_brightness,
+    functional.adjust_contrast,
+    functional.adjust_saturation,
+)
 
 
 class Transform(Protocol):
@@ -31,7 +36,7 @@ class Transform(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainTransform:
-    """Horizontal flip, then a random resize, or a resize, a crop and the random resize.
+    """Horizontal flip; a random resize, perhaps after a resize and a crop; color jitter.
 
     Attributes:
         flip_probability: Probability of the horizontal flip.
@@ -41,6 +46,8 @@ class TrainTransform:
         crop_pre_sizes: Short sides to draw from before a crop, in pixels.
         crop_min: Smallest side of a crop, in pixels (or the image's side if that is smaller).
         crop_max: Largest side of a crop, in pixels.
+        color_jitter: Largest relative change of brightness, contrast and saturation; at 0 no
+            random number is drawn for it.
 
     Source: Carion et al., End-to-End Object Detection with Transformers, ECCV 2020, section 4.
     """
@@ -52,6 +59,7 @@ class TrainTransform:
     crop_pre_sizes: Sequence[int]
     crop_min: int
     crop_max: int
+    color_jitter: float = 0.0
 
     def __call__(self, example: Example, generator: torch.Generator) -> Example:
         """Return the augmented example."""
@@ -60,7 +68,14 @@ class TrainTransform:
         if _uniform(generator) < self.crop_probability:
             example = resize(example, _choose(self.crop_pre_sizes, generator), None)
             example = self._crop(example, generator)
-        return resize(example, _choose(self.train_sizes, generator), self.max_size)
+        example = resize(example, _choose(self.train_sizes, generator), self.max_size)
+        return self._jitter(example, generator) if self.color_jitter > 0 else example
+
+    def _jitter(self, example: Example, generator: torch.Generator) -> Example:
+        image = example.image
+        for adjust in _COLOR_ADJUSTMENTS:
+            image = adjust(image, 1 + self.color_jitter * (2 * _uniform(generator) - 1))
+        return replace(example, image=image)
 
     def _crop(self, example: Example, generator: torch.Generator) -> Example:
         width, height = example.image.size

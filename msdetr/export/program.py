@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from msdetr.export.folding import fold_batch_norms
 from msdetr.export.settings import BACKEND_OF_OP, ExportSettings
 from msdetr.model import (
+    Backbone,
     BoxHead,
     DecoderLayer,
     DetectionModel,
@@ -80,7 +81,7 @@ class DetectionProgram(nn.Module):
 def build_program(
     model: DetectionModel, settings: ExportSettings, *, detections: int
 ) -> DetectionProgram:
-    """Make a program of a copy of a model, with batch norms folded.
+    """Make a program of a copy of a model, with a ResNet's batch norms folded.
 
     Args:
         model: On the CPU; stays as it is.
@@ -89,7 +90,9 @@ def build_program(
     """
     model = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
     model.set_attention_backend(BACKEND_OF_OP[settings.op])
-    fold_batch_norms(model.backbone)
+    # timm's norms may hold activations, and need not follow the convolution beside them.
+    if isinstance(model.backbone, Backbone):
+        fold_batch_norms(model.backbone)
     _drop_training_weights(model)
     program = DetectionProgram(model, detections=None if settings.raw else detections)
     if settings.precision == "fp16":

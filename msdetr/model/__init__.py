@@ -14,6 +14,7 @@ from msdetr.model.neck import Neck
 from msdetr.model.parameter_groups import parameter_group
 from msdetr.model.pretrained import load_backbone_weights
 from msdetr.model.queries import LearnedQueries, TwoStageQueries
+from msdetr.model.timm_backbone import TimmBackbone
 from msdetr.model.training_groups import (
     DenoisingQueries,
     HybridQueries,
@@ -38,6 +39,7 @@ __all__ = [
     "LearnedQueries",
     "Neck",
     "OneToManySource",
+    "TimmBackbone",
     "TrainingGroups",
     "TwoStageQueries",
     "load_backbone_weights",

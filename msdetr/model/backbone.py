@@ -12,7 +12,8 @@ from torchvision.models import resnet
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops import FrozenBatchNorm2d
 
-from msdetr.errors import CheckpointError, Problem
+from msdetr.errors import CheckpointError
+from msdetr.model.weight_files import find_misfits, without_counters
 
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet_tiny"]
 NormName = Literal["frozen_batch", "batch", "group"]
@@ -78,13 +79,8 @@ class Backbone(nn.Module):
         Raises:
             CheckpointError: Names or shapes do not fit; nothing is loaded then.
         """
-        given = {k: v for k, v in state.items() if not k.startswith("fc.") and not _counts(k)}
-        own = {k: v for k, v in self.body.state_dict().items() if not _counts(k)}
-        problems: list[Problem | str] = [
-            Problem(name, _mismatch(own.get(name), given.get(name)))
-            for name in sorted(own.keys() | given.keys())
-            if name not in own or name not in given or own[name].shape != given[name].shape
-        ]
+        given = {k: v for k, v in without_counters(state).items() if not k.startswith("fc.")}
+        problems = find_misfits(without_counters(self.body.state_dict()), given)
         if problems:
             raise CheckpointError(source, problems)
         self.body.load_state_dict(given, strict=False)
@@ -156,15 +152,3 @@ def _group_norm(channels: int) -> nn.Module:
 def _out_channels(stage: nn.Module) -> int:
     convolutions = [m for m in stage.modules() if isinstance(m, nn.Conv2d)]
     return max(convolution.out_channels for convolution in convolutions)
-
-
-def _mismatch(own: Tensor | None, given: Tensor | None) -> str:
-    if own is None:
-        return "unknown to the backbone; remove it, or change the backbone's name or norm"
-    if given is None:
-        return "missing from the file"
-    return f"expected shape {list(own.shape)}, got {list(given.shape)}"
-
-
-def _counts(name: str) -> bool:
-    return name.endswith("num_batches_tracked")

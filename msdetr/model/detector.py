@@ -10,6 +10,7 @@ from msdetr.model.deformable_attention import DeformableAttention
 from msdetr.model.encoder import Encoder
 from msdetr.model.neck import Neck
 from msdetr.model.queries import LearnedQueries, QueryGroup, TwoStageQueries
+from msdetr.model.timm_backbone import TimmBackbone
 from msdetr.model.training_groups import TrainingGroups
 from msdetr.structures import (
     FeatureLevels,
@@ -37,7 +38,7 @@ class DetectionModel(nn.Module):
     def __init__(
         self,
         *,
-        backbone: Backbone,
+        backbone: Backbone | TimmBackbone,
         neck: Neck,
         encoder: Encoder,
         query_source: LearnedQueries | TwoStageQueries,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from msdetr.pretraining import PACKAGE, PACKAGED, TIMM
 from msdetr.recipe.assigners import MsDetrRecipe
 from msdetr.recipe.data import DataRecipe
 from msdetr.recipe.group_conflicts import find_group_conflicts
@@ -56,12 +57,28 @@ def _in_backbone(backbone: BackboneRecipe) -> Iterator[Conflict]:
     if backbone.stem_width is not None and backbone.name != "resnet_tiny":
         message = f"must be null for {backbone.name} (only resnet_tiny), got {backbone.stem_width}"
         yield Conflict("model.backbone.stem_width", name, message)
+    if backbone.drop_path > 0 and not backbone.name.startswith(TIMM):
+        message = f"must be 0 for {backbone.name} (only timm/NAME), got {backbone.drop_path}"
+        yield Conflict("model.backbone.drop_path", name, message)
+    if backbone.norm == "group" and backbone.name.startswith(TIMM):
+        message = f"must be frozen_batch or batch for {backbone.name}, got group"
+        yield Conflict("model.backbone.norm", name, message)
+    yield from _in_weights(backbone)
+
+
+def _in_weights(backbone: BackboneRecipe) -> Iterator[Conflict]:
+    name = ("model.backbone.name",)
+    known = PACKAGED.get(backbone.weights.removeprefix(PACKAGE))
+    if backbone.weights.startswith(PACKAGE) and known and known.backbone != backbone.name:
+        message = f"must be weights of {backbone.name}, got {backbone.weights}"
+        message += f" (of {known.backbone})"
+        yield Conflict("model.backbone.weights", name, message)
     if backbone.weights != "imagenet":
         return
     if backbone.name == "resnet_tiny":
         message = "must be none or a path for resnet_tiny, got imagenet"
         yield Conflict("model.backbone.weights", name, message)
-    elif backbone.norm == "group":
+    elif backbone.norm == "group" and not backbone.name.startswith(TIMM):
         message = "must be none or a path where model.backbone.norm is group, got imagenet"
         yield Conflict("model.backbone.weights", ("model.backbone.norm",), message)
 

@@ -27,7 +27,7 @@ class ShapesRecipe(Section):
 
 
 class AugmentationRecipe(Section):
-    """Random flip, resize and crop of training images; all sizes in pixels."""
+    """Random flip, resize, crop and colors of training images; all sizes in pixels."""
 
     flip_probability: Fraction = Field(default=0.5, description="Probability of a horizontal flip.")
     train_sizes: tuple[SidePx, ...] = Field(
@@ -44,6 +44,10 @@ class AugmentationRecipe(Section):
     )
     crop_min: SidePx = Field(default=384, description="Smallest side of a crop.")
     crop_max: SidePx = Field(default=600, description="Largest side of a crop.")
+    color_jitter: Fraction = Field(
+        default=0.0,
+        description="Largest relative change of brightness, contrast and saturation; 0 none.",
+    )
 
 
 Channels = tuple[float, float, float]
@@ -94,8 +98,10 @@ class DataRecipe(Section):
     )
     mean: Channels = Field(
         default=(0.485, 0.456, 0.406),
-        description="Mean of red, green, blue; images scaled to 0..1.",
+        description="Mean of red, green, blue, images scaled to 0..1; that of the weights of a "
+        "timm/NAME backbone unless given.",
     )
     std: PositiveChannels = Field(
-        default=(0.229, 0.224, 0.225), description="Standard deviation of red, green, blue."
+        default=(0.229, 0.224, 0.225),
+        description="Standard deviation of red, green, blue; likewise.",
     )

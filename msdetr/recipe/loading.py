@@ -8,6 +8,7 @@ from pathlib import Path
 from msdetr.errors import RecipeError
 from msdetr.recipe.former_fields import replace_former_fields
 from msdetr.recipe.merging import merge
+from msdetr.recipe.normalization import take_over_normalization
 from msdetr.recipe.overrides import read_override
 from msdetr.recipe.packaged import find_parent, find_recipe, nearest, packaged_folder
 from msdetr.recipe.problems import format_problems
@@ -72,6 +73,9 @@ def _resolve(
     recipe, more = validate(tree, {problem.key for problem in problems})
     if recipe is None or problems:
         raise RecipeError(source, format_problems([*problems, *more], source))
+    recipe, unknown = take_over_normalization(recipe, tree)
+    if unknown:
+        raise RecipeError(source, format_problems(unknown, source))
     return recipe
 
 

@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from msdetr.pretraining import PACKAGE, TIMM
 from msdetr.recipe.expectation import shown
 from msdetr.recipe.query_groups import QueryGroupsRecipe
 from msdetr.recipe.section import Section
 
-BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet_tiny"]
+ResNetName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet_tiny"]
 Placement = Literal["baseline", "a", "b", "c", "d"]
 
 TINY_STEM_WIDTH = 16
-WEIGHTS_ERROR = "backbone_weights"
-"""Error type under which pydantic reports weights that are neither a name nor a path."""
+BACKBONE_ERROR = "backbone"
+"""Error type under which pydantic reports a backbone's name or weights that cannot be meant."""
 
 _MISTAKEN_FOR_NONE = frozenset({"no", "off", "false", "none", "null"})
 
 
+def _check_name(value: object) -> str:
+    if isinstance(value, str) and (value in get_args(ResNetName) or _continues(value, TIMM)):
+        return value
+    names = ", ".join(get_args(ResNetName))
+    message = "must be one of {names} or timm/NAME, got {value}"
+    raise PydanticCustomError(BACKBONE_ERROR, message, {"names": names, "value": shown(value)})
+
+
 def _check_weights(value: object) -> str:
     if isinstance(value, str) and value and (value == "none" or not _is_like_none(value)):
+        if value.startswith(PACKAGE) and not _continues(value, PACKAGE):
+            message = "must name a package, 'package:NAME', got {value}"
+            raise PydanticCustomError(BACKBONE_ERROR, message, {"value": shown(value)})
         return value
-    message = "must be 'imagenet', 'none' or a path to a file of weights, got {value}{hint}"
+    message = "must be 'imagenet', 'none', 'package:NAME' or a path to a file of weights"
+    message += ", got {value}{hint}"
     hint = "; did you mean 'none'?" if _is_like_none(value) else ""
-    raise PydanticCustomError(WEIGHTS_ERROR, message, {"value": shown(value), "hint": hint})
+    raise PydanticCustomError(BACKBONE_ERROR, message, {"value": shown(value), "hint": hint})
+
+
+def _continues(text: str, prefix: str) -> bool:
+    return text.startswith(prefix) and len(text) > len(prefix)
 
 
 def _is_like_none(value: object) -> bool:
@@ -36,19 +53,22 @@ def _is_like_none(value: object) -> bool:
 class BackboneRecipe(Section):
     """Convolutional network that turns images into maps of strides 8, 16 and 32."""
 
-    name: BackboneName = Field(
+    name: Annotated[str, BeforeValidator(_check_name)] = Field(
         default="resnet50",
-        description="Network; resnet_tiny is a small one for images of 256 px or less.",
+        description="Network: a ResNet; resnet_tiny, a small one for images of 256 px or less; or "
+        "timm/NAME, a model of timm with maps at strides 8, 16 and 32.",
     )
     weights: Annotated[str, BeforeValidator(_check_weights)] = Field(
         default="imagenet",
-        description="Initial weights: imagenet (torchvision's IMAGENET1K_V1), none, or a path.",
+        description="Initial weights: imagenet (torchvision's IMAGENET1K_V1, or timm's own), none, "
+        "package:NAME (the file that an installed package ships), or a path.",
     )
     frozen_stages: int = Field(
         default=2,
         ge=0,
         le=5,
-        description="Stages that do not train: 0 none, 1 the stem, 2 also layer1, ...",
+        description="Stages that do not train: 0 none, 1 the stem, 2 also layer1 (all up to the "
+        "map of stride 4), ...",
     )
     norm: Literal["frozen_batch", "batch", "group"] = Field(
         default="frozen_batch",
@@ -65,6 +85,13 @@ class BackboneRecipe(Section):
         multiple_of=8,
         description="Channels of the first stage, doubling each stage; resnet_tiny only"
         f" (there {TINY_STEM_WIDTH} unless given).",
+    )
+    drop_path: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Probability of leaving out the last residual block in training, less for "
+        "earlier ones (stochastic depth); timm/NAME only.",
     )
 
     @model_validator(mode="before")

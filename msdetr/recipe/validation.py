@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 
 from msdetr.recipe.conflicts import Conflict
 from msdetr.recipe.expectation import SchemaView, shown
-from msdetr.recipe.model import WEIGHTS_ERROR
+from msdetr.recipe.model import BACKBONE_ERROR
 from msdetr.recipe.schema import CONFLICTS, Recipe
 from msdetr.recipe.yaml_source import Entry, KeyPath, Place, Plain, RecipeProblem, dotted
 
@@ -55,7 +55,7 @@ def _problem(view: SchemaView, detail: ErrorDetails, tree: Entry) -> RecipeProbl
     place = tree.place_of(path)
     if detail["type"] == "extra_forbidden":
         return RecipeProblem(place, dotted(path), view.unknown_key(in_schema))
-    if detail["type"] == WEIGHTS_ERROR:
+    if detail["type"] == BACKBONE_ERROR:
         return RecipeProblem(place, dotted(path), detail["msg"])
     if detail["type"] == "union_tag_invalid":
         message = view.unknown_type(in_schema, str(detail["ctx"]["tag"]))

@@ -20,7 +20,7 @@ from msdetr.api.checkpoints.loaded import load_checkpoint
 from msdetr.api.checkpoints.official import export_official, load_official
 from msdetr.build import build_model
 from msdetr.engine.checkpoint import read_info, read_weights
-from msdetr.errors import CheckpointError, UsageError
+from msdetr.errors import CheckpointError, RecipeError, UsageError
 from msdetr.interop.official import published_names, to_published
 from msdetr.interop.published_file import read_published_file, write_published_file
 from msdetr.recipe import load_recipe
@@ -394,6 +394,15 @@ class TestExport:
         assert "model.backbone.name" in str(caught.value)
         assert "is 'resnet_tiny', which the published code has not" in str(caught.value)
         assert not (tmp_path / "out.pth").exists()
+
+    def test_backbone_that_the_published_code_has_not(self, small_file: Path) -> None:
+        backbone = "model.backbone={name: timm/convnext_atto, weights: none}"
+        with pytest.raises(RecipeError) as caught:
+            load_official(small_file, "ddetr_300q", overrides=[*SMALL_OVERRIDES, backbone])
+        assert str(caught.value) == (
+            "ddetr_300q: model.backbone.name: is 'timm/convnext_atto', which the published code "
+            "has not: it knows torchvision's ResNets only"
+        )
 
     def test_file_is_not_overwritten(self, run_dir: Path, tmp_path: Path) -> None:
         (tmp_path / "out.pth").write_text("mine")

@@ -411,6 +411,14 @@ VARIANTS: dict[str, tuple[str, Sequence[str]]] = {
     "hybrid": ("shapes_tiny_ms_hybrid", (SMALL_SHAPES,)),
     "group": ("shapes_tiny_ms_group", (SMALL_SHAPES,)),
     "denoising": ("shapes_tiny_ms_cdn", (SMALL_SHAPES,)),
+    "timm": (
+        "shapes_tiny",
+        (
+            SMALL_SHAPES,
+            "model.backbone={name: timm/mobilenetv3_small_050, weights: none, norm: batch,"
+            " stem_width: null}",
+        ),
+    ),
 }
 
 

