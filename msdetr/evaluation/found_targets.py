@@ -59,3 +59,16 @@ def find_targets(
         found.update(int(number) for number in np.asarray(entry["gtIds"])[counts])
     num_targets = sum(not entry["iscrowd"] for entry in task.annotations)
     return FoundTargets(frozenset(found), num_targets)
+
+
+def number_targets(
+    ground_truth: Mapping[str, Any], *, image_ids: Sequence[int] | None = None
+) -> dict[int, int]:
+    """Return the number that :func:`find_targets` gives to every annotation, by its id.
+
+    Args:
+        ground_truth: Content of an annotation file.
+        image_ids: Images to look at; all by default.
+    """
+    ids = prepare_task(ground_truth, [], image_ids=image_ids).annotation_ids
+    return {given: number for number, given in enumerate(ids, start=1) if given is not None}
