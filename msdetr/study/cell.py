@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from msdetr.files import older_of
+from msdetr.study.process_lock import is_held
 
 CellState = Literal["missing", "running", "interrupted", "finished", "failed"]
 
 RECIPE_FILE = "recipe.yaml"
 METRICS_FILE = "metrics.jsonl"
+ENVIRONMENT_FILE = "environment.json"
 ANALYSIS_FOLDER = "analysis"
 _LAST_CHECKPOINT = Path("checkpoints", "last")
 _CHECKPOINT_FILE = "checkpoint.json"
@@ -105,6 +105,26 @@ class Cell:
         """Finished epochs, as far as they are logged."""
         return max((int(row["epoch"]) + 1 for row in self.epoch_rows()), default=0)
 
+    @property
+    def train_seconds(self) -> float | None:
+        """Seconds of training, as far as they are logged; None where they are not."""
+        logged = [row["train_seconds"] for row in self.epoch_rows() if "train_seconds" in row]
+        return float(logged[-1]) if logged else None
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds from the start of the run to its last row, pauses included."""
+        try:
+            started = (self.path / ENVIRONMENT_FILE).stat().st_mtime
+            return (self.path / METRICS_FILE).stat().st_mtime - started
+        except OSError:
+            return None
+
+    def last_score(self, metric: str) -> float | None:
+        """Return a metric of the last evaluation; None before the first, or if undefined."""
+        scored = [row[metric] for row in self.epoch_rows() if metric in row]
+        return None if not scored or scored[-1] is None else float(scored[-1])
+
     def epoch_rows(self) -> list[dict[str, Any]]:
         """Read the rows of epochs of ``metrics.jsonl``; a line cut short ends them."""
         try:
@@ -130,23 +150,6 @@ class Cell:
                 continue
             return info if isinstance(info, dict) else None
         return None
-
-
-def is_held(lock_file: Path) -> bool:
-    """Return whether a process holds a lock, on this machine or, where files are shared, others."""
-    try:
-        descriptor = os.open(lock_file, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without locks
-        return False
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _epochs_of(info: dict[str, Any]) -> int:

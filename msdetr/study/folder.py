@@ -18,9 +18,9 @@ from msdetr.study.lock import Added, StudyLock, freeze, read_lock, refuse_change
 __all__ = ["Cell", "StudyFolder", "read_study"]
 
 _RESULTS = Path("evaluation", "metrics.json")
-# What there may be before a study begins: cells that were trained by hand, and a copy of the
-# design that a start cut short left.
-_BEFORE_START = {"cells", "study.yaml", "study.yaml.new", "study.lock.json.new"}
+# What there may be before a study begins: cells that were trained by hand, and what a start cut
+# short left.
+_BEFORE_START = {"cells", "jobs", "study.yaml", "study.yaml.new", "study.lock.json.new"}
 
 
 @dataclass(frozen=True)
