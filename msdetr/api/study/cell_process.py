@@ -70,13 +70,13 @@ def main(order: CellOrder) -> int:
 
 
 def _train_and_analyse(order: CellOrder) -> None:
-    from msdetr.api.study_cells import analyse_cell  # noqa: PLC0415 - after the signals are set
+    from msdetr.api.study.cell_analysis import analyse_cell  # noqa: PLC0415 - after signals are set
     from msdetr.api.train import train  # noqa: PLC0415
     from msdetr.recipe import load_recipe  # noqa: PLC0415
 
     output = Path(order.output)
     train(load_recipe(order.recipe), output=output, resume=True, device=order.device)
-    analyse_cell(output)
+    analyse_cell(output, device=order.device)
 
 
 def _end_with(parent: int) -> bool:
