@@ -1,4 +1,4 @@
-"""The figures of a study: differences with their intervals, curves, duplicates, errors, positives."""
+"""The figures of a study: differences with intervals, curves, duplicates, errors, positives."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ def draw_study(study: StudyFindings) -> dict[str, Figure]:
         figures["epochs"] = _draw_epochs(study, arms)
     if arms:
         figures["nms"] = _draw_nms(study, arms)
-    if any(arm.measures["errors"] for arm in arms):
-        figures["errors"] = _draw_errors(study, arms)
+    with_errors = [arm for arm in arms if arm.measures["errors"]]
+    if with_errors:
+        figures["errors"] = _draw_errors(study, with_errors)
     with_branch = [arm for arm in arms if arm.has_one_to_many and arm.measures["positives"]]
     if with_branch:
         figures["positives"] = _draw_positives(study, with_branch)
@@ -43,7 +44,7 @@ def draw_study(study: StudyFindings) -> dict[str, Figure]:
 
 
 def _series(study: StudyFindings, arm: ArmFindings) -> int:
-    """Number of an arm's color, the same in every figure."""
+    """Return the number of an arm's color, the same in every figure."""
     return [each.name for each in study.arms].index(arm.name)
 
 
@@ -77,12 +78,12 @@ def _draw_arm(plot: Axes, place: float, decision: Decision, color: str) -> None:
 
 
 def _forest_legend(study: StudyFindings) -> list[Line2D | Patch]:
-    line = {"color": "#333333"}
+    dark = "#333333"
     return [
-        Line2D([], [], ls="", marker="D", ms=6, label="mean difference", **line),
-        Line2D([], [], lw=3, label="95% over seeds (decides)", **line),
-        Line2D([], [], lw=1.4, alpha=0.55, label="95% over seeds and images", **line),
-        Line2D([], [], ls="", marker="o", ms=3.5, color=GREY, label="single seeds"),
+        Line2D([], [], color=dark, ls="", marker="D", ms=6, label="mean difference"),
+        Line2D([], [], color=dark, lw=3, label="95% over seeds (decides)"),
+        Line2D([], [], color=dark, lw=1.4, alpha=0.55, label="95% over seeds and images"),
+        Line2D([], [], color=GREY, ls="", marker="o", ms=3.5, label="single seeds"),
         Patch(color=_BAND, label=f"±{study.smallest_effect:g}: of no interest"),
     ]
 
