@@ -18,7 +18,7 @@ from .options import (
 )
 
 EXAMPLES = examples(
-    "msdetr eval --ckpt runs/shapes_tiny --output results",
+    "msdetr eval --ckpt runs/shapes_tiny --per-branch --output results",
     "msdetr eval --from-predictions results.json --data instances_val2017.json --errors",
     "msdetr eval --ckpt ms_ddetr_300q.pth --recipe ddetr_300q --data /data/coco --json",
 )
@@ -42,6 +42,12 @@ def evaluate(
     ] = None,
     per_layer: Annotated[
         bool, typer.Option("--per-layer", help="Also evaluate every decoder layer.")
+    ] = False,
+    per_branch: Annotated[
+        bool,
+        typer.Option(
+            "--per-branch", help="Also evaluate the one-to-one and one-to-many branch by layer."
+        ),
     ] = False,
     nms_sweep: Annotated[
         bool, typer.Option("--nms-sweep", help="Also evaluate after NMS at 0.5 to 0.9.")
@@ -72,6 +78,7 @@ def evaluate(
         output=output,
         device=device,
         per_layer=per_layer,
+        per_branch=per_branch,
         nms_sweep=nms_sweep,
         errors=errors,
         from_predictions=from_predictions,
@@ -86,6 +93,6 @@ def evaluate(
     console.print(report.metrics)
     if report.per_layer:
         console.print(layer_table(report))
-    for analysis in (report.nms_sweep, report.errors):
+    for analysis in (report.per_branch, report.nms_sweep, report.errors):
         if analysis is not None:
             console.print(analysis)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ from rich.table import Table
 from msdetr.api.checkpoints.loaded import LoadedCheckpoint
 from msdetr.api.checkpoints.official import open_checkpoint
 from msdetr.api.datasets import EvaluationData, load_evaluation_data
-from msdetr.api.detection.dataset_detector import DatasetDetector, Results, merge_shares
+from msdetr.api.detection.checkpoint_detections import detect_branches, detect_layers
+from msdetr.api.detection.dataset_detector import BranchResults, Results
 from msdetr.api.evaluate_predictions import evaluate_predictions, refuse_without_checkpoint
 from msdetr.api.evaluation_report import FILES, Analyses, EvaluationReport
 from msdetr.api.output import check_output
-from msdetr.build import build_loader
 from msdetr.engine.environment import collect_environment
-from msdetr.engine.processes import Processes, create_accelerator
 from msdetr.errors import UsageError
+from msdetr.evaluation.branch_metrics import BranchMetrics, measure_branches
 from msdetr.evaluation.results import read_results
 from msdetr.ops import default_backend
 from msdetr.recipe import recipe_to_dict
@@ -32,6 +33,7 @@ def evaluate(
     output: Path | None = None,
     device: str = "auto",
     per_layer: bool = False,
+    per_branch: bool = False,
     nms_sweep: bool = False,
     errors: bool = False,
     from_predictions: Path | None = None,
@@ -49,6 +51,8 @@ def evaluate(
             without it. Must not hold them yet.
         device: "auto", "cpu", "cuda" or "cuda:N".
         per_layer: Also evaluate every decoder layer.
+        per_branch: Also evaluate every decoder layer of the one-to-one and of the one-to-many
+            branch, without suppression and with it.
         nms_sweep: Also evaluate after class-wise suppression at several thresholds.
         errors: Also tell kinds of errors apart; needs hotcoco.
         from_predictions: Score this results file instead of running the model.
@@ -60,8 +64,8 @@ def evaluate(
     Raises:
         InvalidInputError: Checkpoint, data, results or output cannot be used as asked.
     """
-    if per_layer and from_predictions is not None:
-        raise UsageError("`per_layer`", "needs the model; it cannot go with `from_predictions`")
+    if from_predictions is not None:
+        _refuse_without_model(per_layer=per_layer, per_branch=per_branch)
     analyses = Analyses(nms_sweep=nms_sweep, errors=errors)
     if checkpoint is None:
         refuse_without_checkpoint(recipe=recipe, overrides=overrides)
@@ -71,19 +75,46 @@ def evaluate(
         check_output(output, FILES)
     loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides)
     images = load_evaluation_data(loaded.recipe, loaded.label_space, data)
-    layers = _obtain(loaded, images, from_predictions, device=device, per_layer=per_layer)
-    if layers is None:
+    found = _obtain(
+        loaded,
+        images,
+        from_predictions,
+        device=device,
+        per_layer=per_layer,
+        per_branch=per_branch,
+    )
+    if found is None:
         return None
     report = analyses.report(
         images.ground_truth,
-        layers,
+        found.layers if per_layer else found.layers[-1:],
         images.image_ids,
         setting=_setting(loaded, images, from_predictions),
         per_layer=per_layer,
+        branches=found.branches,
     )
     if output is not None:
-        report.write(output, layers[-1])
+        report.write(output, found.layers[-1])
     return report
+
+
+def evaluate_branches(
+    loaded: LoadedCheckpoint, images: EvaluationData, *, device: str = "auto"
+) -> BranchMetrics | None:
+    """Evaluate every decoder layer of both branches of a loaded checkpoint.
+
+    Args:
+        loaded: The model; moved to the device.
+        images: What to evaluate on; see ``load_evaluation_data``.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+
+    Returns:
+        The metrics; None on all processes but the main one.
+    """
+    branches = detect_branches(loaded, images, device=device)
+    if branches is None:
+        return None
+    return measure_branches(images.ground_truth, branches, image_ids=images.image_ids)
 
 
 def layer_table(report: EvaluationReport) -> Table:
@@ -98,6 +129,20 @@ def layer_table(report: EvaluationReport) -> Table:
     return table
 
 
+@dataclass(frozen=True)
+class _Detected:
+    """Results by decoder layer, and of both branches where asked for."""
+
+    layers: list[Results]
+    branches: BranchResults | None = None
+
+
+def _refuse_without_model(**asked: bool) -> None:
+    for name, is_asked in asked.items():
+        if is_asked:
+            raise UsageError(f"`{name}`", "needs the model; it cannot go with `from_predictions`")
+
+
 def _obtain(
     loaded: LoadedCheckpoint,
     images: EvaluationData,
@@ -105,35 +150,16 @@ def _obtain(
     *,
     device: str,
     per_layer: bool,
-) -> list[Results] | None:
+    per_branch: bool,
+) -> _Detected | None:
     """Read the results file if there is one, else detect."""
     if from_predictions is not None:
-        return [read_results(from_predictions, images.ground_truth)]
-    return _detect(loaded, images, device=device, per_layer=per_layer)
-
-
-def _detect(
-    loaded: LoadedCheckpoint, images: EvaluationData, *, device: str, per_layer: bool
-) -> list[Results] | None:
-    accelerator = create_accelerator(device=device)
-    processes = Processes(accelerator)
-    detector = DatasetDetector(
-        images.dataset,
-        build_loader(loaded.recipe.data, images.dataset, loaded.collator),
-        loaded.detection_settings,
-        rank=processes.rank,
-        num_processes=processes.num_processes,
-    )
-    model = loaded.model.to(accelerator.device)
-    shares = processes.gather(detector.detect(model, every_layer=per_layer))
-    if not processes.is_main:
-        return None
-    # A process without images knows of no layers.
-    num_layers = max(len(share) for share in shares)
-    return [
-        merge_shares(share[layer] for share in shares if layer < len(share))
-        for layer in range(num_layers)
-    ]
+        return _Detected([read_results(from_predictions, images.ground_truth)])
+    if per_branch:
+        branches = detect_branches(loaded, images, device=device)
+        return None if branches is None else _Detected(branches["one_to_one"], branches)
+    layers = detect_layers(loaded, images, device=device, every_layer=per_layer)
+    return None if layers is None else _Detected(layers)
 
 
 def _setting(

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msdetr.api.detection.dataset_detector import Results
+from msdetr.api.detection.dataset_detector import BranchResults, Results
 from msdetr.api.output import writing
+from msdetr.evaluation.branch_metrics import BranchMetrics, measure_branches
 from msdetr.evaluation.coco import evaluate_boxes
 from msdetr.evaluation.matching import describe_library
 from msdetr.evaluation.metrics import CocoMetrics
@@ -31,6 +32,7 @@ class EvaluationReport:
         setting: What was evaluated and how, as JSON values.
         nms_sweep: Metrics after suppression; None unless asked for.
         errors: Kinds of errors; None unless asked for.
+        per_branch: Metrics of both branches by decoder layer; None unless asked for.
     """
 
     metrics: CocoMetrics
@@ -38,11 +40,16 @@ class EvaluationReport:
     setting: dict[str, Any]
     nms_sweep: NmsSweep | None = None
     errors: TideErrors | None = None
+    per_branch: BranchMetrics | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, the twelve numbers at the top level."""
         layers = [metrics.summary() for metrics in self.per_layer]
-        asked = {"nms_sweep": self.nms_sweep, "errors": self.errors}
+        asked = {
+            "per_branch": self.per_branch,
+            "nms_sweep": self.nms_sweep,
+            "errors": self.errors,
+        }
         return {
             **self.metrics.to_dict(),
             "per_layer": layers,
@@ -94,6 +101,7 @@ class Analyses:
         *,
         setting: dict[str, Any],
         per_layer: bool = False,
+        branches: BranchResults | None = None,
     ) -> EvaluationReport:
         """Score the results of one or more layers; the analyses are of the last.
 
@@ -103,6 +111,7 @@ class Analyses:
             image_ids: Images to evaluate.
             setting: What is evaluated and how, as JSON values.
             per_layer: Keep the metrics of every layer.
+            branches: Results of both branches by layer, where they are to be told apart.
         """
         scored = [evaluate_boxes(ground_truth, each, image_ids=image_ids) for each in layers]
         last = layers[-1]
@@ -114,4 +123,7 @@ class Analyses:
             if self.nms_sweep
             else None,
             errors=measure_errors(ground_truth, last, image_ids=image_ids) if self.errors else None,
+            per_branch=measure_branches(ground_truth, branches, image_ids=image_ids)
+            if branches is not None
+            else None,
         )

@@ -48,8 +48,13 @@ class NmsSweep:
     @property
     def gain(self) -> float | None:
         """AP that the best threshold adds to that of no suppression; None without ground truth."""
-        values = [row.ap for row in self.rows if row.ap is not None]
-        return max(values[1:]) - values[0] if len(values) == len(self.rows) else None
+        plain, best = self.rows[0].ap, self.best.ap
+        return None if plain is None or best is None else best - plain
+
+    @property
+    def best(self) -> NmsResult:
+        """The threshold with the highest AP; the lowest of equal ones."""
+        return max(self.rows[1:], key=lambda row: -1.0 if row.ap is None else row.ap)
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Everything as JSON values."""
@@ -77,12 +82,31 @@ def sweep_nms(
     Raises:
         DataError: A detection belongs to an image that the ground truth does not have.
     """
-    rows = []
-    for threshold in THRESHOLDS:
-        kept = results if threshold is None else suppress_results(results, threshold)
-        metrics = evaluate_boxes(ground_truth, kept, image_ids=image_ids)
-        rows.append(NmsResult(threshold, metrics.ap, metrics.ap50, metrics.num_detections))
-    return NmsSweep(tuple(rows))
+    return NmsSweep(
+        tuple(
+            score_with_nms(ground_truth, results, threshold, image_ids=image_ids)
+            for threshold in THRESHOLDS
+        )
+    )
+
+
+def score_with_nms(
+    ground_truth: Mapping[str, Any],
+    results: Sequence[Result],
+    threshold: float | None,
+    *,
+    image_ids: Sequence[int] | None = None,
+) -> NmsResult:
+    """Score detections after suppression at one threshold; None is for none.
+
+    Other arguments as of ``evaluate_boxes``.
+
+    Raises:
+        DataError: A detection belongs to an image that the ground truth does not have.
+    """
+    kept = results if threshold is None else suppress_results(results, threshold)
+    metrics = evaluate_boxes(ground_truth, kept, image_ids=image_ids)
+    return NmsResult(threshold, metrics.ap, metrics.ap50, metrics.num_detections)
 
 
 def suppress_results(results: Sequence[Result], iou_threshold: float) -> list[Result]:

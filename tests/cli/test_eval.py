@@ -13,7 +13,11 @@ from typing import Any
 import pytest
 import torch
 
+from msdetr.api.checkpoints.loaded import load_checkpoint
+from msdetr.api.datasets import load_evaluation_data
+from msdetr.api.evaluate import evaluate_branches
 from msdetr.evaluation.metrics import SUMMARY_KEYS
+from msdetr.evaluation.nms_sweep import suppress_results
 
 COMMAND = Path(sys.executable).with_name("msdetr")
 TWELVE = (
@@ -140,6 +144,55 @@ def test_layers_are_reported_on_demand(evaluate: Evaluate, msdetr: Callable[...,
         *("eval", "--ckpt", report["setting"]["checkpoint"], "--device", "cpu", "--per-layer")
     )
     assert "by decoder layer" in shown.out
+
+
+def test_branches_are_told_apart(
+    evaluate: Evaluate, msdetr: Callable[..., Any], run_dir: Path, tmp_path: Path
+) -> None:
+    report = evaluate("--per-branch", "--per-layer", "--output", tmp_path / "out")
+    branches = report["per_branch"]
+    assert json.loads((tmp_path / "out/metrics.json").read_text())["per_branch"] == branches
+    ones = [{key: row[key] for key in TWELVE} for row in branches["one_to_one"]]
+    assert ones == report["per_layer"]
+    assert [len(layers) for layers in (branches["one_to_many"], ones)] == [2, 2]
+    alone = evaluate("--per-branch")
+    assert (alone["per_branch"], alone["per_layer"]) == (branches, [])
+    plain = evaluate()
+    assert "per_branch" not in plain
+    assert {key: alone[key] for key in plain if key != "setting"} == numbers(plain)
+    shown = msdetr("eval", "--ckpt", run_dir, "--device", "cpu", "--per-branch").out
+    assert "by branch and decoder layer" in shown
+
+
+def test_model_without_one_to_many_has_one_branch(
+    msdetr: Callable[..., Any], train: Callable[..., Any], tmp_path: Path
+) -> None:
+    fields = ("supervision.one_to_many=null", "model.placement=baseline", "model.extra_ffn=false")
+    options = [word for field in (*fields, "train.epochs=1") for word in ("--set", field)]
+    assert train(tmp_path / "run", *options).code == 0
+    command = ("eval", "--ckpt", tmp_path / "run", "--device", "cpu", "--per-branch")
+    report = json.loads(msdetr(*command, "--json").out)
+    assert len(report["per_branch"]["one_to_one"]) == 2
+    assert report["per_branch"]["one_to_many"] is None
+    assert "trained without a one-to-many branch" in msdetr(*command).out
+
+
+def test_branches_of_a_loaded_checkpoint(evaluate: Evaluate, run_dir: Path) -> None:
+    loaded = load_checkpoint(run_dir)
+    images = load_evaluation_data(loaded.recipe, loaded.label_space)
+    found = evaluate_branches(loaded, images, device="cpu")
+    assert found is not None
+    assert found.to_dict() == evaluate("--per-branch")["per_branch"]
+
+
+def test_suppressed_detections_are_not_there(evaluate: Evaluate, tmp_path: Path) -> None:
+    evaluate("--output", tmp_path / "all")
+    report = evaluate("--set", "evaluation.nms_threshold=0.01", "--output", tmp_path / "kept")
+    everything, kept = (
+        json.loads((tmp_path / name / "predictions.json").read_text()) for name in ("all", "kept")
+    )
+    assert kept == suppress_results(everything, 0.01)
+    assert report["num_detections"] == len(kept) < len(everything)
 
 
 @pytest.mark.parametrize("form", ["root", "pair"])

@@ -116,6 +116,10 @@ def test_analyses_of_a_checkpoint(msdetr: Msdetr, run_dir: Path) -> None:
             "--set: means nothing without --ckpt",
         ),
         (["--from-predictions", "FILE", "--data", "JSON", "--per-layer"], "needs the model"),
+        (
+            ["--from-predictions", "FILE", "--data", "JSON", "--per-branch"],
+            "--per-branch: needs the model; it cannot go with --from-predictions",
+        ),
         (["--from-predictions", "nowhere.json", "--data", "JSON"], "nowhere.json: cannot be read"),
         (["--from-predictions", "FILE", "--data", "nowhere"], "nowhere"),
         (["--from-predictions", "FILE", "--data", "FILE"], "not a COCO annotation file"),

@@ -56,7 +56,7 @@ def test_what_is_compared_could_differ(
 
 def test_evaluation_gives_the_same_numbers(trained: Path, run: Run, tmp_path: Path) -> None:
     checkpoint = trained / "1" / "checkpoints" / "last"
-    words = ("eval", "--ckpt", checkpoint, "--device", "cpu", "--output")
+    words = ("eval", "--ckpt", checkpoint, "--device", "cpu", "--per-branch", "--output")
     run(*((count, [*words, tmp_path / str(count)]) for count in (1, 2, 4)))
     counts = ("1", "2", "4")
     for name in ("metrics.json", "predictions.json"):

@@ -22,7 +22,7 @@ COVERED_BY = {
     ),
     "tests/cli/test_eval.py": (
         "api/datasets",
-        "api/detection/dataset_detector",
+        "api/detection/checkpoint_detections",
         "api/evaluate",
         "evaluation/settings",
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,15 +17,27 @@ from msdetr.data.sampling import eval_batches
 from msdetr.evaluation.results import detections_to_results
 from msdetr.evaluation.settings import DetectionSettings
 from msdetr.model.detections import select_detections, suppress_duplicates
-from msdetr.structures import Detections, ModelOutput
+from msdetr.structures import Detections, ModelOutput, Predictions
 
 Results = list[dict[str, Any]]
+BranchResults = dict[str, list[Results]]
+"""Results by decoder layer, by name of the branch."""
 
 
 def merge_shares(shares: Iterable[Results]) -> Results:
     """Put the results of several processes in the order of a single process."""
     together = (result for share in shares for result in share)
     return sorted(together, key=lambda result: int(result["image_id"]))
+
+
+def merge_layers(shares: Sequence[list[Results]]) -> list[Results]:
+    """Merge the results of several processes layer by layer."""
+    # A process without images knows of no layers.
+    num_layers = max(len(share) for share in shares)
+    return [
+        merge_shares(share[layer] for share in shares if layer < len(share))
+        for layer in range(num_layers)
+    ]
 
 
 class DatasetDetector:
@@ -66,44 +78,85 @@ class DatasetDetector:
             COCO results of the last decoder layer; with ``every_layer`` those of all N layers,
             from the first to the last.
         """
+        results: list[Results] = []
+        for output, batch in self._outputs(model, with_one_to_many=False):
+            found = self._to_results(output.one_to_one, batch, every_layer=every_layer)
+            results = _joined(results, found)
+        return results or [[]]
+
+    @torch.inference_mode()
+    def detect_branches(self, model: nn.Module) -> BranchResults:
+        """Detect with every decoder layer of both branches in this process's share of the images.
+
+        Args:
+            model: In evaluation mode.
+
+        Returns:
+            COCO results of all N layers, from the first to the last, of "one_to_one" and of
+            "one_to_many"; without the latter if the model has no such branch.
+        """
+        branches: BranchResults = {}
+        for output, batch in self._outputs(model, with_one_to_many=True):
+            present = {"one_to_one": output.one_to_one, "one_to_many": output.one_to_many}
+            for name, predictions in present.items():
+                if predictions is not None:
+                    found = self._to_results(predictions, batch, every_layer=True)
+                    branches[name] = _joined(branches.get(name, []), found)
+        return branches
+
+    def _outputs(
+        self, model: nn.Module, *, with_one_to_many: bool
+    ) -> Iterator[tuple[ModelOutput, Batch]]:
         device = next(model.parameters()).device
         batches = list(
             eval_batches(
                 range(len(self._dataset)), self.settings.batch_size, self._rank, self._num_processes
             )
         )
-        results: list[Results] = []
         loaded = show_progress(
             self._loader.load(batches), len(batches), "evaluating", quiet=self._rank > 0
         )
         for batch in loaded:
             with autocast(device, self.settings.precision):
-                output: ModelOutput = model(batch.images.to(device), with_one_to_many=False)
-            layers = range(output.one_to_one.logits.shape[0]) if every_layer else [-1]
-            results = results or [[] for _ in layers]
-            for found, layer in zip(results, layers, strict=True):
-                found.extend(self._to_results(output, layer, batch))
-        return results or [[]]
+                output = model(batch.images.to(device), with_one_to_many=with_one_to_many)
+            yield output, batch
 
-    def _to_results(self, output: ModelOutput, layer: int, batch: Batch) -> Results:
-        detections = make_detections(output, layer, batch.original_hw, self.settings)
-        return detections_to_results(
+    def _to_results(
+        self, predictions: Predictions, batch: Batch, *, every_layer: bool
+    ) -> list[Results]:
+        layers = range(predictions.logits.shape[0]) if every_layer else [-1]
+        return [self._layer_results(predictions, layer, batch) for layer in layers]
+
+    def _layer_results(self, predictions: Predictions, layer: int, batch: Batch) -> Results:
+        detections = make_detections(predictions, layer, batch.original_hw, self.settings)
+        results = detections_to_results(
             detections, batch.targets.image_ids.tolist(), self.settings.category_id_of_label
         )
+        if self.settings.nms_threshold is None:
+            return results
+        # What was suppressed has score 0; as a detection it would still count as a false one.
+        return [result for result in results if result["score"] > 0]
+
+
+def _joined(first: list[Results], second: list[Results]) -> list[Results]:
+    if not first:
+        return second
+    for ours, more in zip(first, second, strict=True):
+        ours.extend(more)
+    return first
 
 
 def make_detections(
-    output: ModelOutput, layer: int, original_hw: Tensor, settings: DetectionSettings
+    predictions: Predictions, layer: int, original_hw: Tensor, settings: DetectionSettings
 ) -> Detections:
     """Turn the predictions of a decoder layer into detections.
 
     Args:
-        output: Of the model.
+        predictions: Of one branch of the model.
         layer: Decoder layer, counted from 0; -1 for the last.
         original_hw: [B, 2] height and width of the images before resizing, in pixels.
         settings: How detections are made.
     """
-    predictions = output.one_to_one
     detections = select_detections(
         predictions.logits[layer].float(),
         predictions.boxes_cxcywh[layer].float(),

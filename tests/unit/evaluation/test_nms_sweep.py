@@ -53,6 +53,7 @@ def test_duplicates_are_what_suppression_mends() -> None:
     assert none.ap is not None
     assert sweep.gain == pytest.approx(1 - none.ap)
     assert sweep.gain > 0.1
+    assert sweep.best == rest[0]
 
 
 def test_rows_are_what_evaluation_says(random_scene: Draw) -> None:
