@@ -122,6 +122,40 @@ def status(
             live.update(found)
 
 
+@app.command(
+    epilog=examples(
+        "msdetr study report runs/shapes_cap",
+        "msdetr study report runs/shapes_cap --output reports/shapes_cap",
+        "msdetr study report runs/shapes_cap --json",
+    ),
+)
+def report(
+    directory: StudyArgument,
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write report.html, report.md, table.tex, cells.csv, study.json, figures there.",
+            show_default="the study's folder",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROOT|IMAGES,JSON|JSON",
+            help="Where the validation annotations are now.",
+            show_default="where they were",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the arms of a study, finished or not: verdicts, statistics, reasons."""
+    from msdetr.api.study.report import report_study
+
+    _print(report_study(directory, output=output, data=data), as_json=as_json)
+
+
 def _print(report: Any, *, as_json: bool) -> None:  # noqa: ANN401 - prints itself, has to_dict
     from rich.console import Console
 

@@ -9,11 +9,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from msdetr.api.evaluate import evaluate
-from msdetr.api.traces.make_trace import DEFAULT_NUM_IMAGES, ProbeSet, trace_checkpoint
+from msdetr.api.checkpoints.loaded import load_checkpoint
+from msdetr.api.datasets import load_evaluation_data
+from msdetr.api.evaluate import evaluate_branches
+from msdetr.api.traces.make_trace import trace_checkpoint
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.errors import CheckpointError
-from msdetr.files import replace_text, replacing_directory
+from msdetr.files import replacing_directory
 from msdetr.inspection.positives import count_positives, write_positives
 from msdetr.inspection.scheme import StoredScheme
 from msdetr.inspection.trace import MatchTrace
@@ -24,7 +26,7 @@ from msdetr.study.stored_analysis import ANALYSIS_FILE, FORMAT_VERSION, POSITIVE
 def analyse_cell(directory: Path, *, device: str = "auto") -> None:
     """Fill the ``analysis`` of a finished run, replacing an older one as a whole.
 
-    The last checkpoint is analysed, as it is the last evaluation that a study compares. The same
+    The last checkpoint is analysed, since the last evaluation is what a study compares. The same
     checkpoint gives the same bytes on the same kind of machine.
 
     Args:
@@ -37,19 +39,20 @@ def analyse_cell(directory: Path, *, device: str = "auto") -> None:
     checkpoint = RunDirectory(directory).find_last()
     if checkpoint is None:
         raise CheckpointError(str(directory), "has no last checkpoint to analyse")
-    probe = ProbeSet(num_images=DEFAULT_NUM_IMAGES)
-    branches = _branches(checkpoint, device)
-    trace = trace_checkpoint(checkpoint, probe=probe, device=device)
+    branches = _score_branches(checkpoint, device)
+    trace = trace_checkpoint(checkpoint, device=device)
+    content = {"format_version": FORMAT_VERSION, **_describe(trace), "branches": branches}
     with replacing_directory(directory / ANALYSIS_FOLDER) as folder:
         write_positives(folder / POSITIVES_FILE, count_positives(trace))
-        content = {"format_version": FORMAT_VERSION, "branches": branches, **_describe(trace)}
-        replace_text(folder / ANALYSIS_FILE, json.dumps(content, indent=2) + "\n")
+        (folder / ANALYSIS_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _branches(checkpoint: Path, device: str) -> dict[str, Any]:
-    report = evaluate(checkpoint, device=device, per_layer=True)
-    assert report is not None
-    return {"one_to_one": report.to_dict()["per_layer"], "one_to_many": None}
+def _score_branches(checkpoint: Path, device: str) -> dict[str, Any]:
+    loaded = load_checkpoint(checkpoint)
+    images = load_evaluation_data(loaded.recipe, loaded.label_space)
+    metrics = evaluate_branches(loaded, images, device=device)
+    assert metrics is not None  # a cell's analysis is one process
+    return metrics.to_dict()
 
 
 def _describe(trace: MatchTrace) -> dict[str, Any]:

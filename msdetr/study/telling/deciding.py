@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from msdetr.study.arm_findings import ArmFindings
 from msdetr.study.interval import signed
 from msdetr.study.paired import PairedComparison
 from msdetr.study.study_findings import StudyFindings
-from msdetr.study.telling.numbers import NONE, between, plain, small, with_spread
+from msdetr.study.telling.numbers import NONE, between, metric_title, plain, small, with_spread
 from msdetr.study.telling.section import Section, Table
 
 
@@ -29,10 +29,10 @@ def _verdicts(study: StudyFindings) -> Section:
         figures=("forest", "epochs"),
         tables=(_values(study),),
         notes=(
-            f"Differences are {study.metric} of an arm minus that of {study.baseline}, with the "
-            "same seed. Better and worse: the 95% interval of the mean difference excludes 0, "
-            "corrected for the number of arms. No difference worth having: it lies within "
-            f"±{study.smallest_effect:g}. Undecided: anything else.",
+            f"Differences are {metric_title(study.metric)} of an arm minus that of "
+            f"{study.baseline} with the same seed. Better and worse: the 95% interval of the mean difference excludes 0, and "
+            "p stays below 0.05 once corrected for the number of arms. No difference worth having: "
+            f"the interval lies within ±{study.smallest_effect:g}. Undecided: anything else.",
         ),
     )
 
@@ -55,7 +55,7 @@ def _values(study: StudyFindings) -> Table:
             )
             for arm in study.arms
         ),
-        title=f"{study.metric} of the last evaluation of every cell",
+        title=f"{metric_title(study.metric)} of the last evaluation of every cell",
     )
 
 
@@ -74,27 +74,7 @@ def _statistics(study: StudyFindings) -> Section:
     notes = dict.fromkeys(note for each in known if (note := each.sign_flip_note()) is not None)
     return Section(
         title="Statistics over seeds",
-        tables=(
-            Table(
-                header=(
-                    "arm",
-                    "seeds",
-                    "mean difference",
-                    "spread",
-                    "95% interval, paired",
-                    "unpaired",
-                    "correlation",
-                    "p of t",
-                    "Holm",
-                    "p of sign flips",
-                    "its smallest",
-                    "Holm",
-                ),
-                rows=tuple(map(_statistics_row, known)),
-            ),
-        )
-        if known
-        else (),
+        tables=(_intervals(known), _p_values(known)) if known else (),
         sentences=() if known else ("No arm shares two seeds with the baseline.",),
         notes=(
             *(f"{note[0].upper()}{note[1:]}." for note in notes),
@@ -105,20 +85,41 @@ def _statistics(study: StudyFindings) -> Section:
     )
 
 
-def _statistics_row(found: PairedComparison) -> tuple[str, ...]:
-    return (
-        found.arm,
-        str(found.num_seeds),
-        signed(found.mean),
-        plain(found.spread, 4),
-        between(found.paired),
-        between(found.unpaired),
-        small(found.correlation),
-        small(found.t_p),
-        small(found.holm_t_p),
-        small(found.sign_flip_p),
-        small(found.smallest_sign_flip_p),
-        small(found.holm_sign_flip_p),
+def _intervals(compared: Sequence[PairedComparison]) -> Table:
+    return Table(
+        header=(
+            *("arm", "seeds", "mean difference", "spread"),
+            *("95% interval, paired", "unpaired", "correlation"),
+        ),
+        rows=tuple(
+            (
+                found.arm,
+                str(found.num_seeds),
+                signed(found.mean),
+                plain(found.spread, 4),
+                between(found.paired),
+                between(found.unpaired),
+                small(found.correlation),
+            )
+            for found in compared
+        ),
+    )
+
+
+def _p_values(compared: Sequence[PairedComparison]) -> Table:
+    return Table(
+        header=("arm", "p of t", "Holm", "p of sign flips", "Holm", "smallest p of sign flips"),
+        rows=tuple(
+            (
+                found.arm,
+                small(found.t_p),
+                small(found.holm_t_p),
+                small(found.sign_flip_p),
+                small(found.holm_sign_flip_p),
+                small(found.smallest_sign_flip_p),
+            )
+            for found in compared
+        ),
     )
 
 

@@ -16,6 +16,7 @@ from msdetr.drawing.figures import GREY, add_legend, color_of, new_figure
 from msdetr.evaluation.tide_errors import ERROR_KINDS
 from msdetr.study.arm_findings import ArmFindings, Decision
 from msdetr.study.study_findings import StudyFindings
+from msdetr.study.telling.numbers import metric_title
 
 _BAND = "#E9E9E9"
 _GRID = "#E4E4E4"
@@ -37,6 +38,8 @@ def draw_study(study: StudyFindings) -> dict[str, Figure]:
     with_errors = [arm for arm in arms if arm.measures["errors"]]
     if with_errors:
         figures["errors"] = _draw_errors(study, with_errors)
+    if any(arm.measures["branches"] for arm in arms):
+        figures["branches"] = _draw_branches(study, arms)
     with_branch = [arm for arm in arms if arm.has_one_to_many and arm.measures["positives"]]
     if with_branch:
         figures["positives"] = _draw_positives(study, with_branch)
@@ -57,7 +60,7 @@ def _draw_forest(study: StudyFindings, arms: Sequence[tuple[ArmFindings, Decisio
         _draw_arm(plot, -place, decision, color_of(_series(study, arm)))
     plot.set_yticks([-place for place in range(len(arms))], [_short(arm.name) for arm, _ in arms])
     plot.set_ylim(-len(arms) + 0.4, 0.6)
-    plot.set_xlabel(f"difference of {study.metric} from {study.baseline}")
+    plot.set_xlabel(f"difference of {metric_title(study.metric)} from {_short(study.baseline)}")
     plot.tick_params(axis="y", length=0)
     plot.spines["left"].set_visible(False)
     plot.margins(x=0.06)
@@ -114,8 +117,9 @@ def _draw_epochs(study: StudyFindings, arms: Sequence[ArmFindings]) -> Figure:
         )
         for arm in arms
     ]
-    title = f"{study.metric}, mean over seeds; the shade reaches from the lowest to the highest"
-    panel = Panel(title="", y_label=study.metric, curves=curves)
+    name = metric_title(study.metric)
+    title = f"{name}, mean over seeds; the shade reaches from the lowest to the highest"
+    panel = Panel(title="", y_label=name, curves=curves)
     figure = draw_curves([panel], "epoch", num_columns=2)
     (plot,) = figure.axes
     plot.set_title(title, fontsize=9)
@@ -162,6 +166,22 @@ def _draw_errors(study: StudyFindings, arms: Sequence[ArmFindings]) -> Figure:
     return figure
 
 
+def _draw_branches(study: StudyFindings, arms: Sequence[ArmFindings]) -> Figure:
+    curves = [
+        Curve(
+            label=_short(arm.name) + (", one-to-many" if branch == "one_to_many" else ""),
+            points=points,
+            series=_series(study, arm),
+            dashed=branch == "one_to_many",
+        )
+        for arm in arms
+        for branch in ("one_to_one", "one_to_many")
+        if (points := _by_layer(arm, "branches", branch)).x
+    ]
+    panel = Panel(title="", y_label="AP", curves=curves, starts_at_zero=False)
+    return draw_curves([panel], "decoder layer", num_columns=2)
+
+
 def _draw_positives(study: StudyFindings, arms: Sequence[ArmFindings]) -> Figure:
     wanted = {
         "per_target": ("Positives per target", "mean"),
@@ -177,13 +197,18 @@ def _draw_positives(study: StudyFindings, arms: Sequence[ArmFindings]) -> Figure
 
 def _layer_curves(study: StudyFindings, arms: Sequence[ArmFindings], key: str) -> Iterator[Curve]:
     for arm in arms:
-        found = {
-            int(name.partition("/")[2]): math.nan if mean.mean is None else mean.mean
-            for name, mean in arm.measures["positives"].items()
-            if name.startswith(f"{key}/")
-        }
-        points = Points(list(found), list(found.values()))
+        points = _by_layer(arm, "positives", key)
         yield Curve(label=_short(arm.name), points=points, series=_series(study, arm))
+
+
+def _by_layer(arm: ArmFindings, family: str, key: str) -> Points:
+    """Return the means of ``KEY/LAYER`` over the layers."""
+    found = {
+        int(name.partition("/")[2]): math.nan if mean.mean is None else mean.mean
+        for name, mean in arm.measures[family].items()
+        if name.startswith(f"{key}/")
+    }
+    return Points(list(found), list(found.values()))
 
 
 def _finish(plot: Axes) -> None:

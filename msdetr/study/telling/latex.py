@@ -5,6 +5,7 @@ from __future__ import annotations
 from msdetr.study.arm_findings import ArmFindings
 from msdetr.study.interval import Interval, signed
 from msdetr.study.study_findings import StudyFindings
+from msdetr.study.telling.numbers import metric_title
 from msdetr.study.verdict import Verdict
 
 _SPECIAL = {
@@ -17,7 +18,7 @@ _SPECIAL = {
 
 def render_latex(study: StudyFindings) -> str:
     """Return a ``tabular`` with one row per arm."""
-    metric = _escape(study.metric)
+    metric = metric_title(study.metric)
     rows = [" & ".join(_cells(arm, study)) + r" \\" for arm in study.arms]
     return "\n".join(
         [

@@ -8,6 +8,12 @@ from msdetr.study.seed_means import SeedMean
 NONE = "–"  # noqa: RUF001 - a dash, not a minus
 
 
+def metric_title(key: str) -> str:
+    """Write a key of ``metrics.json`` as papers do: ``ap_small`` is AP small."""
+    name, _, rest = key.partition("_")
+    return f"{name.upper()} {rest}".strip()
+
+
 def plain(value: float | None, digits: int = 3) -> str:
     """Write a number with so many decimals; a dash for None."""
     return NONE if value is None else f"{value:.{digits}f}"

@@ -33,7 +33,7 @@ def reason_sections(study: StudyFindings) -> list[Section]:
 def _metrics(study: StudyFindings) -> Section:
     return Section(
         title="Other metrics",
-        tables=_compared(study, "metrics", header=lambda name: name.replace("_", " ")),
+        tables=_compared(study, "metrics", header=numbers.metric_title),
         notes=(_DESCRIPTIVE,),
     )
 
@@ -60,30 +60,29 @@ def _errors(study: StudyFindings) -> Section:
         tables=_compared(study, "errors"),
         notes=(
             "What AP50 would gain if there were no such errors (TIDE); a negative difference is an "
-            "improvement. The costs do not add up to what is missing from 1.",
+            "improvement. The costs do not add up to what is missing from 1. Thin lines: standard "
+            "deviation over seeds.",
             _DESCRIPTIVE,
         ),
     )
 
 
 def _branches(study: StudyFindings) -> Section:
-    tables = [
-        *_compared(study, "branches", header=_layer, title="AP by branch and decoder layer"),
-        *_compared(study, "branches_nms", header=_layer, title="The same after NMS"),
-    ]
+    title = "AP by branch and decoder layer"
+    after_nms = _compared(study, "branches_nms", header=_layer, title=f"{title}, after NMS")
     return Section(
         title="Branches and decoder layers",
-        tables=tuple(tables),
+        figures=("branches",),
+        tables=(*_compared(study, "branches", header=_layer, title=title), *after_nms[:1]),
         notes=(
-            "1:1 and 1:n are the one-to-one and the one-to-many branch, layers count from 0; the "
-            "last layer of the one-to-one branch makes the detections.",
+            "Layers count from 0; the last layer of the one-to-one branch makes the detections.",
         ),
     )
 
 
 def _layer(name: str) -> str:
     branch, _, layer = name.partition("/")
-    return f"{'1:1' if branch == 'one_to_one' else '1:n'}, {layer}"
+    return f"{branch.replace('_', '-')}, layer {layer}"
 
 
 _MEASURES: Mapping[str, tuple[str, Callable[[float | None], str]]] = {
@@ -91,7 +90,7 @@ _MEASURES: Mapping[str, tuple[str, Callable[[float | None], str]]] = {
     "per_target": ("positives per target", lambda v: numbers.plain(v, 2)),
     "dropped": ("candidates that the cap drops", numbers.share),
     "without": ("targets without positives", numbers.share),
-    "without_by_cap": ("  of all targets, because of the cap", numbers.share),
+    "without_by_cap": ("targets without positives because of the cap", numbers.share),
 }
 
 
@@ -121,7 +120,7 @@ def _positive_tables(arm: ArmFindings) -> list[Table]:
     table = Table(
         header=(f"{arm.name}, by layer", *layers),
         rows=tuple(
-            (title.strip(), *(show(found[f"{key}/{layer}"].mean) for layer in layers))
+            (title, *(show(found[f"{key}/{layer}"].mean) for layer in layers))
             for key, (title, show) in _MEASURES.items()
         ),
         title=f"{arm.name}: {arm.one_to_many}",
@@ -217,29 +216,30 @@ def _compared(
     names = _names(study.arms, family)
     if not names:
         return ()
-    columns = ("arm", *map(header, names))
+    arms = [arm for arm in study.arms if arm.values]
+    others = [arm for arm in arms if arm.decision is not None]
     means = tuple(
-        (arm.name, *(numbers.plain(_mean(arm.measures[family], name)) for name in names))
-        for arm in study.arms
-        if arm.values
+        (header(name), *(numbers.plain(_mean(arm.measures[family], name)) for arm in arms))
+        for name in names
     )
     differences = tuple(
-        (
-            arm.name,
-            *(
-                numbers.difference(arm.measures[family][name])
-                if name in arm.measures[family]
-                else numbers.NONE
-                for name in names
-            ),
-        )
-        for arm in study.arms
-        if arm.decision is not None and arm.values
+        (header(name), *(_difference(arm.measures[family], name) for arm in others))
+        for name in names
+        if any(_differs(arm.measures[family], name) for arm in others)
     )
-    tables = [Table(columns, means, title or "Means over seeds")]
+    tables = [Table(("", *(arm.name for arm in arms)), means, title or "Means over seeds")]
     if differences:
+        columns = ("", *(arm.name for arm in others))
         tables.append(Table(columns, differences, f"Differences from {study.baseline}"))
     return tuple(tables)
+
+
+def _difference(measures: Mapping[str, SeedMean], name: str) -> str:
+    return numbers.difference(measures[name]) if name in measures else numbers.NONE
+
+
+def _differs(measures: Mapping[str, SeedMean], name: str) -> bool:
+    return name in measures and measures[name].difference is not None
 
 
 def _names(arms: Sequence[ArmFindings], family: str) -> list[str]:

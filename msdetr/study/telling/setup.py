@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from msdetr.study.study_findings import StudyFindings
-from msdetr.study.telling.numbers import NONE
+from msdetr.study.telling.numbers import NONE, metric_title
 from msdetr.study.telling.section import Section, Table
 
 
@@ -13,7 +13,7 @@ def facts(study: StudyFindings) -> list[tuple[str, str]]:
     """List what to know first, as name and value."""
     finished = sum(cell.is_finished for cell in study.cells)
     return [
-        ("metric", study.metric),
+        ("metric", metric_title(study.metric)),
         ("smallest effect of interest", f"{study.smallest_effect:g}"),
         ("baseline", study.baseline),
         ("arms", ", ".join(arm.name for arm in study.arms)),
