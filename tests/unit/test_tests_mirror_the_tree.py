@@ -60,6 +60,10 @@ COVERED_BY = {
     ),
     "tests/cli/test_query_groups.py": ("api/traces/group_traces",),
     "tests/cli/test_replay.py": ("api/replay",),
+    "tests/cli/test_study_analysis.py": (
+        "api/study/cell_analysis",
+        "study/stored_analysis",
+    ),
     "tests/cli/test_trace_commands.py": (
         "api/candidates",
         "api/stability",
@@ -73,6 +77,19 @@ COVERED_BY = {
         "api/train",
         "api/training/session",
         "engine/records",
+    ),
+    "tests/unit/api/study/test_report.py": (
+        "api/study/stored_cells",
+        "study/arm_findings",
+        "study/cell_findings",
+        "study/study_findings",
+        "study/telling/deciding",
+        "study/telling/figures",
+        "study/telling/page",
+        "study/telling/reasons",
+        "study/telling/section",
+        "study/telling/setup",
+        "study/telling/whole",
     ),
     "tests/unit/data/shapes/test_scene.py": (
         "data/shapes/layout",

@@ -11,7 +11,7 @@ from msdetr.study.seed_means import names_of
 from msdetr.study.study_findings import CellRow
 
 # What spreadsheets take for the beginning of a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@")
 
 
 def render_cells(cells: Sequence[CellRow]) -> str:
@@ -41,4 +41,5 @@ def _number(value: float | None) -> str:
 
 
 def _safe(text: str) -> str:
+    text = " ".join(text.split())
     return f"'{text}" if text.startswith(_FORMULA) else text

@@ -30,9 +30,10 @@ def _verdicts(study: StudyFindings) -> Section:
         tables=(_values(study),),
         notes=(
             f"Differences are {metric_title(study.metric)} of an arm minus that of "
-            f"{study.baseline} with the same seed. Better and worse: the 95% interval of the mean difference excludes 0, and "
-            "p stays below 0.05 once corrected for the number of arms. No difference worth having: "
-            f"the interval lies within ±{study.smallest_effect:g}. Undecided: anything else.",
+            f"{study.baseline} with the same seed. Better and worse: the 95% interval of the mean "
+            "difference excludes 0, and p stays below 0.05 once corrected for the number of arms. "
+            f"No difference worth having: the interval lies within ±{study.smallest_effect:g}. "
+            "Undecided: anything else.",
         ),
     )
 

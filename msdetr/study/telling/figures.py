@@ -167,19 +167,17 @@ def _draw_errors(study: StudyFindings, arms: Sequence[ArmFindings]) -> Figure:
 
 
 def _draw_branches(study: StudyFindings, arms: Sequence[ArmFindings]) -> Figure:
-    curves = [
-        Curve(
-            label=_short(arm.name) + (", one-to-many" if branch == "one_to_many" else ""),
-            points=points,
-            series=_series(study, arm),
-            dashed=branch == "one_to_many",
+    branches = {"one_to_one": "One-to-one branch", "one_to_many": "One-to-many branch"}
+    panels = [
+        Panel(
+            title=title,
+            y_label="AP",
+            curves=list(_layer_curves(study, arms, "branches", branch)),
+            starts_at_zero=False,
         )
-        for arm in arms
-        for branch in ("one_to_one", "one_to_many")
-        if (points := _by_layer(arm, "branches", branch)).x
+        for branch, title in branches.items()
     ]
-    panel = Panel(title="", y_label="AP", curves=curves, starts_at_zero=False)
-    return draw_curves([panel], "decoder layer", num_columns=2)
+    return draw_curves([panel for panel in panels if panel.curves], "decoder layer")
 
 
 def _draw_positives(study: StudyFindings, arms: Sequence[ArmFindings]) -> Figure:
@@ -189,26 +187,25 @@ def _draw_positives(study: StudyFindings, arms: Sequence[ArmFindings]) -> Figure
         "without": ("Targets without positives", "share"),
     }
     panels = [
-        Panel(title=title, y_label=unit, curves=list(_layer_curves(study, arms, key)))
+        Panel(title=title, y_label=unit, curves=list(_layer_curves(study, arms, "positives", key)))
         for key, (title, unit) in wanted.items()
     ]
     return draw_curves(panels, "decoder layer")
 
 
-def _layer_curves(study: StudyFindings, arms: Sequence[ArmFindings], key: str) -> Iterator[Curve]:
+def _layer_curves(
+    study: StudyFindings, arms: Sequence[ArmFindings], family: str, key: str
+) -> Iterator[Curve]:
+    """Draw the means of ``KEY/LAYER`` over the layers."""
     for arm in arms:
-        points = _by_layer(arm, "positives", key)
-        yield Curve(label=_short(arm.name), points=points, series=_series(study, arm))
-
-
-def _by_layer(arm: ArmFindings, family: str, key: str) -> Points:
-    """Return the means of ``KEY/LAYER`` over the layers."""
-    found = {
-        int(name.partition("/")[2]): math.nan if mean.mean is None else mean.mean
-        for name, mean in arm.measures[family].items()
-        if name.startswith(f"{key}/")
-    }
-    return Points(list(found), list(found.values()))
+        found = {
+            int(name.partition("/")[2]): math.nan if mean.mean is None else mean.mean
+            for name, mean in arm.measures[family].items()
+            if name.startswith(f"{key}/")
+        }
+        if found:
+            points = Points(list(found), list(found.values()))
+            yield Curve(label=_short(arm.name), points=points, series=_series(study, arm))
 
 
 def _finish(plot: Axes) -> None:
