@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from msdetr.evaluation.branch_metrics import NMS_THRESHOLD
 from msdetr.study.arm_findings import ArmFindings
 from msdetr.study.seed_means import SeedMean
 from msdetr.study.study_findings import StudyFindings
@@ -69,7 +70,8 @@ def _errors(study: StudyFindings) -> Section:
 
 def _branches(study: StudyFindings) -> Section:
     title = "AP by branch and decoder layer"
-    after_nms = _compared(study, "branches_nms", header=_layer, title=f"{title}, after NMS")
+    nms_title = f"{title}, after NMS at {NMS_THRESHOLD:g}"
+    after_nms = _compared(study, "branches_nms", header=_layer, title=nms_title)
     return Section(
         title="Branches and decoder layers",
         figures=("branches",),
