@@ -9,7 +9,6 @@ from typing import Any
 from msdetr.evaluation.found_targets import FoundTargets, find_targets
 from msdetr.evaluation.image_matches import match_images
 from msdetr.evaluation.matching import Result, fastest_library
-from msdetr.evaluation.metrics import SUMMARY_KEYS
 from msdetr.evaluation.nms_sweep import NmsSweep, sweep_nms
 from msdetr.evaluation.tide_errors import TideErrors, measure_errors
 from msdetr.study.image_bootstrap import NUM_RESAMPLES, Resampled, resample
@@ -18,7 +17,7 @@ from msdetr.study.seed_means import Values
 from msdetr.study.stored_analysis import StoredAnalysis
 
 FAMILIES = ("metrics", "nms", "errors", "branches", "branches_nms", "positives", "costs")
-_COSTS = (
+COSTS = (
     *("train_seconds", "evaluation_seconds", "images_seen"),
     *("peak_memory_mib", "step_flops", "image_flops"),
 )
@@ -31,18 +30,18 @@ class StoredCell:
     Attributes:
         arm: Name of the arm.
         seed: Its seed.
-        metrics: Content of ``evaluation/metrics.json``.
+        metrics: The twelve numbers of its last evaluation.
         curve: Finished epochs, and the study's metric after them.
-        costs: The last row of an epoch, which may say what the training cost.
+        costs: What the training cost, by the names in ``COSTS``; None where that is not told.
         analysis: None if the cell has not been analysed.
         machine: Kind of machine it ran on; None where it is not told.
     """
 
     arm: str
     seed: int
-    metrics: Mapping[str, Any]
+    metrics: Values
     curve: tuple[tuple[int, float], ...]
-    costs: Mapping[str, Any]
+    costs: Values
     analysis: StoredAnalysis | None
     machine: str | None
 
@@ -70,7 +69,7 @@ class CellFindings:
         kinds = {} if self.errors is None else self.errors.kinds
         analysis = self.stored.analysis
         return {
-            "metrics": {key: self.stored.metrics.get(key) for key in SUMMARY_KEYS},
+            "metrics": self.stored.metrics,
             "nms": {_threshold(row.threshold): row.ap for row in self.nms.rows},
             "errors": {kind: cost.ap50 for kind, cost in kinds.items()},
             "branches": self._layers("ap"),
@@ -127,8 +126,8 @@ def _threshold(value: float | None) -> str:
     return "none" if value is None else f"{value:g}"
 
 
-def _costs(row: Mapping[str, Any]) -> Values:
-    costs = {key: float(row[key]) for key in _COSTS if row.get(key) is not None}
+def _costs(told: Values) -> Values:
+    costs = {key: value for key, value in told.items() if value is not None}
     seconds, images = costs.get("train_seconds"), costs.get("images_seen")
     if seconds and images:
         costs["images_per_second"] = images / seconds

@@ -129,6 +129,12 @@ class StudyFindings:
             count = f"{len(missing)} of {len(self.cells)} cells are not finished"
             yield f"{count}: {', '.join(map(_lack, missing))}."
         yield from self._additions()
+        values = [value for arm in self.arms for value in arm.values.values()]
+        if values and max(values) <= self.smallest_effect:
+            yield (
+                f"No cell has learned to detect anything: {self.metric} is {max(values):.3f} at "
+                "most. That methods do not differ in this says nothing of them."
+            )
         if len(self.machines) > 1:
             yield (
                 f"The cells ran on {len(self.machines)} kinds of machine, whose sums differ in "

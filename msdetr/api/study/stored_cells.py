@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from msdetr.engine.checkpoint import INFO_FILE, find_checkpoint
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.errors import StudyError
 from msdetr.evaluation.matching import Result
+from msdetr.evaluation.metrics import SUMMARY_KEYS
 from msdetr.evaluation.results import read_results
 from msdetr.files import digest_file
 from msdetr.study.cell import Cell
-from msdetr.study.cell_findings import CellFindings, StoredCell, examine_cell
+from msdetr.study.cell_findings import COSTS, CellFindings, StoredCell, examine_cell
 from msdetr.study.stored_analysis import read_analysis
 
 # Of the numbers in metrics.json and those computed again; both come from the same detections.
@@ -140,23 +141,42 @@ def _read_split(cell: Cell) -> _Split:
 
 def _read_cell(cell: Cell, metric: str) -> StoredCell:
     run = RunDirectory(cell.path)
-    metrics = _read_object(run.evaluation / "metrics.json")
+    file = run.evaluation / "metrics.json"
+    metrics = _read_object(file)
     if metric not in metrics:
-        raise StudyError(str(run.evaluation / "metrics.json"), f"lacks {metric!r}")
+        raise StudyError(str(file), f"lacks {metric!r}")
     rows = cell.epoch_rows()
+    costs = {**(metrics.get("cost") or {}), **(rows[-1] if rows else {})}
     return StoredCell(
         arm=cell.arm,
         seed=cell.seed,
-        metrics=metrics,
-        curve=tuple(
-            (int(row["epoch"]) + 1, float(row[metric]))
-            for row in rows
-            if row.get(metric) is not None
-        ),
-        costs={**metrics.get("cost", {}), **(rows[-1] if rows else {})},
+        metrics=_numbers(file, metrics, SUMMARY_KEYS),
+        curve=tuple(_curve(run.metrics_file, rows, metric)),
+        costs=_numbers(run.metrics_file, costs, COSTS),
         analysis=read_analysis(cell.analysis) if cell.is_analysed else None,
         machine=_read_machine(run.environment_file),
     )
+
+
+def _curve(
+    file: Path, rows: Sequence[Mapping[str, Any]], metric: str
+) -> Iterator[tuple[int, float]]:
+    for row in rows:
+        values = _numbers(file, row, ("epoch", metric))
+        epoch, value = values["epoch"], values[metric]
+        if epoch is not None and value is not None:
+            yield int(epoch) + 1, value
+
+
+def _numbers(
+    file: Path, content: Mapping[str, Any], keys: Sequence[str]
+) -> dict[str, float | None]:
+    """Take the values of some keys; None for those that are missing."""
+    for key in keys:
+        value = content.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise StudyError(str(file), f"{key}: expected a number, got {value!r:.40}")
+    return {key: None if content.get(key) is None else float(content[key]) for key in keys}
 
 
 def _read_machine(file: Path) -> str | None:

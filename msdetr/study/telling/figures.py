@@ -126,6 +126,8 @@ def _draw_epochs(study: StudyFindings, arms: Sequence[ArmFindings]) -> Figure:
     for arm in arms:
         epochs, _, low, high = zip(*arm.curve, strict=True) if arm.curve else ((),) * 4
         plot.fill_between(epochs, low, high, color=color_of(_series(study, arm)), alpha=0.15, lw=0)
+    highest = max(point[3] for arm in arms for point in arm.curve)
+    plot.set_ylim(0, 1.06 * highest or None)
     return figure
 
 

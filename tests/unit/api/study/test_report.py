@@ -128,6 +128,17 @@ def test_additions_after_results_are_said_to_be(make_study: Make) -> None:
     assert report.to_dict()["added_after_results"] == {"arms": [], "seeds": [4]}
 
 
+def test_cells_that_learned_nothing_are_said_to_have(make_study: Make) -> None:
+    study = make_study({"one_to_one": -1.0, "mixed": -1.0}, (1, 2))
+    for arm in TWO_ARMS:
+        for seed in (1, 2):
+            study.train(arm, seed)
+    report = report_study(study.path)
+    assert report.findings.notes[0].startswith(
+        "No cell has learned to detect anything: ap is 0.000"
+    )
+
+
 def test_kinds_of_machine_are_told_apart(make_study: Make) -> None:
     study = make_study(TWO_ARMS, (1, 2))
     for seed in (1, 2):
@@ -181,6 +192,8 @@ def test_fields_that_differ_are_listed(make_study: Make) -> None:
         ("evaluation/metrics.json", "[]", "expected a JSON object, got a list"),
         ("evaluation/metrics.json", None, "cannot be read"),
         ("evaluation/metrics.json", "{}", "lacks 'ap'"),
+        ("evaluation/metrics.json", '{"ap": "x"}', "ap: expected a number, got 'x'"),
+        ("metrics.jsonl", '{"kind": "epoch", "epoch": []}', "epoch: expected a number, got []"),
         ("analysis/analysis.json", "{}", "has no valid format_version"),
         ("analysis/analysis.json", '{"format_version": 1}', "is damaged: KeyError('branches')"),
         ("analysis/positives.csv", "a,b\n", "line 1: expected the columns image_id,"),
