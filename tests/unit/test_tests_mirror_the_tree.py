@@ -80,6 +80,7 @@ COVERED_BY = {
     ),
     "tests/unit/api/study/test_report.py": (
         "api/study/stored_cells",
+        "api/study/target_pictures",
         "study/arm_findings",
         "study/cell_findings",
         "study/study_findings",

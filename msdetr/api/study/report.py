@@ -15,6 +15,7 @@ from rich.text import Text
 from msdetr.api.output import check_output, writing
 from msdetr.api.progress import show_progress
 from msdetr.api.study.stored_cells import GroundTruth, examine, read_ground_truth
+from msdetr.api.study.target_pictures import TargetPicture, draw_targets
 from msdetr.drawing.figures import save_figure
 from msdetr.evaluation.found_targets import number_targets
 from msdetr.evaluation.matching import describe_library
@@ -30,8 +31,8 @@ from msdetr.study.telling.cells_csv import render_cells
 from msdetr.study.telling.figures import draw_study
 from msdetr.study.telling.latex import render_latex
 from msdetr.study.telling.markdown import render_markdown
-from msdetr.study.telling.page import render_page
-from msdetr.study.telling.whole import compose_page
+from msdetr.study.telling.page import StudyPage, render_page
+from msdetr.study.telling.whole import CaptionedPicture, compose_page
 
 FILES = ("report.html", "report.md", "table.tex", "cells.csv", "study.json")
 FIGURES_FOLDER = "figures"
@@ -92,8 +93,9 @@ def report_study(
     truth = read_ground_truth(finished, data) if finished else GroundTruth(_NO_IMAGES, ())
     looked_at = show_progress(finished, len(finished), "examining cells")
     found = {cell.name: examine(cell, truth, design.metric) for cell in looked_at}
-    findings = _collect(design, folder.read_lock(), cells, found, truth)
-    return StudyReport(findings, _write(findings, output))
+    lock = folder.read_lock()
+    findings = _collect(design, lock, cells, found, truth)
+    return StudyReport(findings, _write(findings, output, _draw(findings, lock, truth, data)))
 
 
 _NO_IMAGES: Mapping[str, Any] = {"images": [], "annotations": [], "categories": []}
@@ -173,25 +175,48 @@ def _flatten(section: Mapping[str, Any], prefix: str) -> Sequence[tuple[str, Any
     return fields
 
 
-def _write(findings: StudyFindings, output: Path) -> tuple[Path, ...]:
+def _draw(
+    findings: StudyFindings, lock: StudyLock, truth: GroundTruth, data: str | None
+) -> list[TargetPicture]:
+    """Draw targets won and lost; there are none without cells."""
+    if not truth.image_ids:
+        return []
+    numbers = number_targets(truth.content, image_ids=truth.image_ids)
+    recipe = lock.load_recipes("the study")[findings.baseline]
+    return draw_targets(findings.arms, truth, numbers, recipe.data, data)
+
+
+def _write(
+    findings: StudyFindings, output: Path, pictures: Sequence[TargetPicture]
+) -> tuple[Path, ...]:
     figures = draw_study(findings)
     with writing(output):
-        with replacing_directory(output / FIGURES_FOLDER) as folder:
+        folder = output / FIGURES_FOLDER
+        with replacing_directory(folder) as aside:
             for name, figure in figures.items():
-                save_figure(figure, folder / f"{name}.svg")
+                save_figure(figure, aside / f"{name}.svg")
+            for picture in pictures:
+                picture.save(aside)
         page = compose_page(
-            findings, {name: output / FIGURES_FOLDER / f"{name}.svg" for name in figures}
+            findings,
+            {name: folder / f"{name}.svg" for name in figures},
+            [CaptionedPicture(folder / each.file_name, each.caption) for each in pictures],
         )
-        texts = (
-            render_page(page),
-            render_markdown(page, FIGURES_FOLDER),
-            render_latex(findings),
-            render_cells(findings.cells),
-            json.dumps(_rounded(findings.to_dict()), indent=2, allow_nan=False) + "\n",
-        )
-        for name, text in zip(FILES, texts, strict=True):
+        for name, text in zip(FILES, _render(findings, page), strict=True):
             replace_text(output / name, text)
     return tuple(output / name for name in (*FILES, FIGURES_FOLDER))
+
+
+def _render(findings: StudyFindings, page: StudyPage) -> tuple[str, ...]:
+    """Return the contents of ``FILES``."""
+    content = _rounded(findings.to_dict())
+    return (
+        render_page(page),
+        render_markdown(page, FIGURES_FOLDER),
+        render_latex(findings),
+        render_cells(findings.cells),
+        json.dumps(content, indent=2, allow_nan=False) + "\n",
+    )
 
 
 def _rounded(value: Any) -> Any:  # noqa: ANN401 - JSON values

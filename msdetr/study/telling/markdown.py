@@ -38,14 +38,21 @@ def _section(section: Section, page: StudyPage, folder: str) -> Iterator[str]:
         yield from (f"- **{_escape(sentence)}**" for sentence in section.sentences)
     for name in section.figures:
         if name in page.figures:
-            target = f"{folder}/{page.figures[name].name}"
-            yield from ("", f"![{_escape(page.alternatives[name])}]({target})")
+            yield from _image(page.alternatives[name], f"{folder}/{page.figures[name].name}")
     for table in section.tables:
         if table.title:
             yield from ("", f"{_escape(table.title)}:")
         yield from _table(table)
+    for name in section.pictures:
+        caption = page.captions[name]
+        yield from _image(caption, f"{folder}/{page.figures[name].name}")
+        yield from ("", _escape(caption))
     for note in section.notes:
         yield from ("", _escape(note))
+
+
+def _image(alternative: str, target: str) -> Iterator[str]:
+    yield from ("", f"![{_escape(alternative)}]({target})")
 
 
 def _table(table: Table) -> Iterator[str]:

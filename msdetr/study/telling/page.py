@@ -24,8 +24,9 @@ class StudyPage:
         facts: What to know first, as name and value.
         notes: What to know before believing anything.
         sections: The rest.
-        figures: Files by name.
+        figures: Files of figures and pictures by name.
         alternatives: What figures show, for those who do not see them.
+        captions: Of the pictures.
     """
 
     title: str
@@ -34,6 +35,7 @@ class StudyPage:
     sections: Sequence[Section]
     figures: Mapping[str, Path]
     alternatives: Mapping[str, str]
+    captions: Mapping[str, str]
 
 
 def render_page(page: StudyPage) -> str:

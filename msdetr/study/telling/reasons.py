@@ -11,6 +11,8 @@ from msdetr.study.study_findings import StudyFindings
 from msdetr.study.telling import numbers
 from msdetr.study.telling.section import Section, Table
 
+TARGETS_TITLE = "Targets won and lost"
+
 _DESCRIPTIVE = (
     "In parentheses, 95% t intervals of the mean difference over seeds. There are many, and they "
     "are not corrected for that: they describe, and decide nothing."
@@ -164,7 +166,7 @@ def _targets(study: StudyFindings) -> Section:
     ]
     header = ("arm", "seed", "targets", "won", "lost")
     return Section(
-        title="Targets won and lost",
+        title=TARGETS_TITLE,
         tables=(Table(header, tuple(rows)),) if rows else (),
         notes=(
             "Won: found by the arm and not by the baseline with the same seed; lost: the other way "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Section:
         sentences: What matters, one entry each; a list where there are several.
         figures: Names of figures.
         tables: Below the figures.
+        pictures: Names of pictures below the tables, each with a caption.
         notes: How to read them.
     """
 
@@ -40,4 +41,5 @@ class Section:
     sentences: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    pictures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

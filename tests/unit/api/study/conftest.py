@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from msdetr.evaluation import evaluate_boxes
 from msdetr.files import digest_file
@@ -177,6 +178,9 @@ def make_study(tmp_path: Path) -> Callable[..., MadeStudy]:
             (data / folder).mkdir(parents=True, exist_ok=True)
         for split in ("train", "val"):
             _write(data / f"annotations/instances_{split}2017.json", truth)
+        for image in truth["images"]:
+            size, color = (image["width"], image["height"]), (120, 8 * image["id"], 60)
+            Image.new("RGB", size, color).save(data / "val2017" / image["file_name"])
         study = MadeStudy(tmp_path / path, data, qualities, truth)
         study.begin(seeds, **fields)
         return study

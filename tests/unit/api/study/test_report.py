@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -173,6 +174,20 @@ def test_reasons_are_those_of_the_cells(make_study: Make) -> None:
     )
     assert "one_to_many/1" in arm["measures"]["branches"]
     assert "one_to_many/1" not in baseline["measures"]["branches"]
+
+
+def test_targets_won_and_lost_are_drawn(make_study: Make) -> None:
+    study = finished(make_study, TWO_ARMS)
+    report_study(study.path)
+    names = {path.name for path in (study.path / FIGURES_FOLDER).glob("*.jpg")}
+    assert names == {f"targets_mixed_{number}.jpg" for number in range(1, 5)}
+    page = (study.path / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 4
+    assert re.search(r"<figcaption>mixed, seed 1, \d+\.png: [1-4] won, \d lost</figcaption>", page)
+    shutil.rmtree(study.data / "val2017")
+    report_study(study.path)
+    assert not list((study.path / FIGURES_FOLDER).glob("*.jpg"))
+    assert "data:image/jpeg" not in (study.path / "report.html").read_text()
 
 
 def test_fields_that_differ_are_listed(make_study: Make) -> None:

@@ -15,15 +15,18 @@ def page(**fields: object) -> StudyPage:
         "facts": [("metric", "AP")],
         "notes": ["1 of 2 cells is not finished."],
         "sections": [],
-        "figures": {"nms": Path("somewhere/nms.svg")},
+        "figures": {"nms": Path("somewhere/nms.svg"), "won": Path("somewhere/won.jpg")},
         "alternatives": {"nms": "AP by suppression", "errors": "Errors"},
+        "captions": {"won": "2 targets won"},
     }
     return StudyPage(**{**values, **fields})  # type: ignore[arg-type]
 
 
 def test_sections_tables_and_figures() -> None:
     table = Table(("arm", "AP"), (("mixed", "0.5"),), "Means")
-    section = Section("Duplicates", ("It is so.",), ("nms", "errors"), (table,), ("A note.",))
+    section = Section(
+        "Duplicates", ("It is so.",), ("nms", "errors"), (table,), ("won",), ("A note.",)
+    )
     text = render_markdown(page(sections=[section]), "figures")
     assert text.startswith("# A study\n")
     for line in (
@@ -32,6 +35,7 @@ def test_sections_tables_and_figures() -> None:
         "- **It is so.**",
         "![AP by suppression](figures/nms.svg)",
         "| arm | AP |\n|---|---:|\n| mixed | 0.5 |",
+        "![2 targets won](figures/won.jpg)\n\n2 targets won\n",
         "A note.",
     ):
         assert line in text
