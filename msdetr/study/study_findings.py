@@ -58,13 +58,15 @@ class StudyFindings:
         description: What it is about; may be empty.
         metric: Decides.
         smallest_effect: Smaller differences are of no interest.
+        budget: What is equal for all cells: "epochs" or "seconds".
         baseline: Name of the arm that the others are compared with.
         seeds: Of the design.
         added_arms: Arms that were added after results had been seen.
         added_seeds: Seeds likewise.
         arms: In the design's order.
         cells: By arm and seed.
-        settings: Recipe fields that differ between arms: values by arm, by dotted key.
+        settings: Recipe fields that differ between arms: values by arm, by dotted key; arms
+            whose recipes lack the field are left out.
         num_images: Images that the cells were evaluated on.
         num_targets: Their targets.
         num_traced: Images whose positives were counted; None if no cell was analysed.
@@ -74,6 +76,7 @@ class StudyFindings:
     description: str
     metric: str
     smallest_effect: float
+    budget: str
     baseline: str
     seeds: tuple[int, ...]
     added_arms: tuple[str, ...]
@@ -107,6 +110,7 @@ class StudyFindings:
             "description": self.description,
             "metric": self.metric,
             "smallest_effect": self.smallest_effect,
+            "budget": self.budget,
             "baseline": self.baseline,
             "seeds": list(self.seeds),
             "added_after_results": {

@@ -119,6 +119,7 @@ def _collect(
         description=design.description.strip(),
         metric=design.metric,
         smallest_effect=design.smallest_effect,
+        budget=design.budget,
         baseline=design.baseline,
         seeds=design.seeds,
         added_arms=tuple(name for name, added in lock.arms.items() if added.after_results),
@@ -155,11 +156,11 @@ def _row(cell: Cell, found: CellFindings | None) -> CellRow:
 
 
 def _settings(lock: StudyLock) -> dict[str, dict[str, Any]]:
-    """Return the fields that differ between arms, by arm."""
+    """Return the fields that differ between arms, by arm; without arms that lack them."""
     flat = {arm: dict(_flatten(recipe, "")) for arm, recipe in lock.recipes.items()}
     keys = dict.fromkeys(key for fields in flat.values() for key in fields)
     return {
-        key: {arm: fields.get(key) for arm, fields in flat.items()}
+        key: {arm: fields[key] for arm, fields in flat.items() if key in fields}
         for key in keys
         if key not in NEVER_COMPARED and len({json.dumps(f.get(key)) for f in flat.values()}) > 1
     }

@@ -23,7 +23,7 @@ from msdetr.study.arm_findings import ArmFindings
 MAX_PICTURES = 4
 _WON, _LOST = Style(COLORS[2]), Style(COLORS[5], "dashed")
 _QUALITY = 85
-_SIDE_PX = 720
+_SIDE_PX = 1000
 
 _Entry = Mapping[str, Any]
 

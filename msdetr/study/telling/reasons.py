@@ -170,7 +170,8 @@ def _targets(study: StudyFindings) -> Section:
         tables=(Table(header, tuple(rows)),) if rows else (),
         notes=(
             "Won: found by the arm and not by the baseline with the same seed; lost: the other way "
-            "round. Found: matched at IoU 0.5 with a score of 0.3 or more.",
+            "round. Found: matched at IoU 0.5 with a score of 0.3 or more. Pictures show the "
+            "images of the first seed with the most of both: won in green, lost dashed in red.",
         ),
     )
 

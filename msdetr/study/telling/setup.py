@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from msdetr.study.study_findings import StudyFindings
@@ -15,6 +16,7 @@ def facts(study: StudyFindings) -> list[tuple[str, str]]:
     return [
         ("metric", metric_title(study.metric)),
         ("smallest effect of interest", f"{study.smallest_effect:g}"),
+        ("equal for all cells", study.budget),
         ("baseline", study.baseline),
         ("arms", ", ".join(arm.name for arm in study.arms)),
         ("seeds", ", ".join(map(str, study.seeds))),
@@ -33,7 +35,7 @@ def setup_sections(study: StudyFindings) -> list[Section]:
 def _arms(study: StudyFindings) -> Section:
     names = tuple(arm.name for arm in study.arms)
     rows = tuple(
-        (key, *(_value(values.get(name)) for name in names))
+        (key, *(_value(values[name]) if name in values else NONE for name in names))
         for key, values in study.settings.items()
     )
     return Section(
@@ -44,11 +46,7 @@ def _arms(study: StudyFindings) -> Section:
 
 
 def _value(value: Any) -> str:  # noqa: ANN401 - JSON values
-    if value is None:
-        return "none"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_value(entry)}" for key, entry in value.items())
-    return str(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _cells(study: StudyFindings) -> Section:

@@ -193,7 +193,8 @@ def test_targets_won_and_lost_are_drawn(make_study: Make) -> None:
 def test_fields_that_differ_are_listed(make_study: Make) -> None:
     study = make_study(TWO_ARMS, SEEDS)
     settings = report_study(study.path).to_dict()["settings"]
-    assert settings["supervision.one_to_many.k"] == {"one_to_one": None, "mixed": 2}
+    assert settings["supervision.one_to_many.k"] == {"mixed": 2}
+    assert settings["model.placement"] == {"one_to_one": "baseline", "mixed": "c"}
     assert "train.seed" not in settings
     assert "train.epochs" not in settings
 
