@@ -11,7 +11,7 @@ import typer
 from .options import JsonOption, examples
 
 EXAMPLES = examples(
-    "msdetr compare runs/mixed --with runs/one_to_one",
+    "msdetr compare runs/mixed --with runs/one_to_one --output comparison",
     "msdetr compare results/a --with results/b --json",
     "msdetr compare ours.json --with theirs.json --data instances_val2017.json",
 )
@@ -40,6 +40,12 @@ def compare(
     num_resamples: Annotated[
         int, typer.Option("--resamples", min=100, metavar="N", help="Resamples of the images.")
     ] = 1000,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write comparison.json, comparison.html and pictures there."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare two checkpoints on the same images: metrics, duplicates, errors, targets."""
@@ -47,7 +53,7 @@ def compare(
 
     from msdetr.api.compare import compare as run_comparison
 
-    report = run_comparison(first, second, data=data, num_resamples=num_resamples)
+    report = run_comparison(first, second, data=data, num_resamples=num_resamples, output=output)
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2))
         return

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msdetr.api.comparison_output import FILES, find_images_dir, write_comparison
 from msdetr.api.evaluate_predictions import find_annotations
+from msdetr.api.output import check_output
 from msdetr.data.coco_file import load_annotations
 from msdetr.engine.checkpoint import find_checkpoint, read_info
 from msdetr.engine.run_directory import RunDirectory
@@ -41,6 +43,7 @@ def compare(
     *,
     data: str | None = None,
     num_resamples: int = NUM_RESAMPLES,
+    output: Path | None = None,
 ) -> CheckpointComparison:
     """Compare two checkpoints on the same images. Runs no model.
 
@@ -51,10 +54,14 @@ def compare(
         data: A root in COCO's layout, "IMAGES,ANNOTATIONS.json", or an annotation file; by
             default the annotations of the runs.
         num_resamples: Resamples of the images.
+        output: Directory for ``comparison.json``, ``comparison.html`` and pictures of the targets
+            that only one of the two finds; none are written without it. Must not hold them yet.
 
     Raises:
         InvalidInputError: Something is missing, or the two do not belong to the same images.
     """
+    if output is not None:
+        check_output(output, FILES)
     sources = [_find(first), _find(second)]
     annotations = _choose(sources) if data is None else find_annotations(data)
     truth = load_annotations(annotations)
@@ -67,7 +74,12 @@ def compare(
     }
     ids = sorted(int(image["id"]) for image in truth["images"])
     limit = min((each.limit for each in sources if each.limit is not None), default=len(ids))
-    return compare_checkpoints(truth, results, image_ids=ids[:limit], num_resamples=num_resamples)
+    comparison = compare_checkpoints(
+        truth, results, image_ids=ids[:limit], num_resamples=num_resamples
+    )
+    if output is not None:
+        write_comparison(output, comparison, truth, find_images_dir(annotations, data))
+    return comparison
 
 
 def _find(path: Path) -> _Source:

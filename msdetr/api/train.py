@@ -9,6 +9,7 @@ from msdetr.api.checkpoints.assigner_file import check_same_assigner
 from msdetr.api.checkpoints.init_from import initialise_from
 from msdetr.api.data_check import training_notes
 from msdetr.api.datasets import load_training_data
+from msdetr.api.training.duplicates import tell_duplicates
 from msdetr.api.training.resume import check_same_annotations, find_start
 from msdetr.api.training.run_report import report_run
 from msdetr.api.training.session import TrainingSession
@@ -90,5 +91,6 @@ def train(
     accelerator.wait_for_everyone()
     state = trainer.fit(notes=training_notes(recipe, data, session.criterion))
     if accelerator.is_main_process:
-        report_run(directory, recipe, data.val, session.criterion)
+        duplicates = tell_duplicates(directory, recipe, data.val)
+        report_run(directory, recipe, data.val, session.criterion, duplicates=duplicates)
     return TrainResult(output, state)

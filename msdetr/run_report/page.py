@@ -52,6 +52,7 @@ class RunReport:
         samples_note: How they were chosen.
         recipe: YAML text of the resolved recipe.
         environment: Text; may be empty.
+        evaluation_warning: What the evaluation calls attention to; may be empty.
     """
 
     name: str
@@ -64,6 +65,7 @@ class RunReport:
     samples_note: str
     recipe: str
     environment: str
+    evaluation_warning: str = ""
 
 
 _SUMMARY = {
@@ -96,6 +98,7 @@ def render_run_report(report: RunReport) -> str:
         ],
         summary={title: metrics.get(key) for key, title in _SUMMARY.items()} if metrics else {},
         evaluation_note=report.evaluation_note,
+        evaluation_warning=report.evaluation_warning,
         classes=metrics.get("per_class", ()),
         samples=[_encode(sample) for sample in report.samples],
         samples_note=report.samples_note,

@@ -104,3 +104,37 @@ def test_directory_without_predictions_is_refused(
 ) -> None:
     line = refused_line("compare", run_dir, "--with", tmp_path)
     assert f"{tmp_path}: expected a results file" in line
+
+
+def test_output_shows_what_was_won(
+    msdetr: Msdetr, run_dir: Path, perfect: Path, annotations: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = ("compare", perfect, "--with", run_dir, *FEW)
+    done = msdetr(*command, "--output", out, "--json")
+    assert done.code == 0, done.err
+    report = json.loads((out / "comparison.json").read_text())
+    listed = report.pop("images")
+    assert report == json.loads(done.out)
+    assert sum(len(image["won"]) for image in listed) == report["targets"]["won"]
+    counts = [len(image["won"]) + len(image["lost"]) for image in listed]
+    assert counts == sorted(counts, reverse=True)
+    assert len(list((out / "pictures").iterdir())) == len(listed)
+    page = (out / "comparison.html").read_text()
+    assert page.count('src="data:image/jpeg;base64,') == len(listed)
+    assert f"{counts[0]} won, 0 lost" in page
+    # Without the folder of the images there are no pictures, and the page says why.
+    alone = tmp_path / "alone.json"
+    alone.write_bytes(annotations.read_bytes())
+    bare = tmp_path / "bare"
+    assert msdetr(*command, "--data", alone, "--output", bare).code == 0
+    assert list((bare / "pictures").iterdir()) == []
+    assert "No pictures" in (bare / "comparison.html").read_text()
+
+
+def test_output_is_not_overwritten(
+    perfect: Path, run_dir: Path, tmp_path: Path, refused_line: Callable[..., str]
+) -> None:
+    (tmp_path / "comparison.json").write_text("{}")
+    line = refused_line("compare", perfect, "--with", run_dir, "--output", tmp_path)
+    assert "holds comparison.json already" in line

@@ -33,7 +33,12 @@ _MAX_DETECTIONS = 20
 
 
 def report_run(
-    directory: RunDirectory, recipe: Recipe, images: EvaluationData, criterion: Criterion
+    directory: RunDirectory,
+    recipe: Recipe,
+    images: EvaluationData,
+    criterion: Criterion,
+    *,
+    duplicates: str | None = None,
 ) -> Path | None:
     """Draw the curves of a finished run and write its report.
 
@@ -45,6 +50,7 @@ def report_run(
         recipe: Of the run.
         images: Validation images, whose detections are in the run's ``evaluation``.
         criterion: Of the run; its assigner describes itself.
+        duplicates: What is to be said of them; None for nothing.
 
     Returns:
         The report; None if it could not be written.
@@ -54,7 +60,7 @@ def report_run(
     try:
         plots = plot_runs([directory.path])
         facts = _facts(directory, recipe, images, criterion)
-        report = _collect(directory, recipe, images, plots.figures, facts)
+        report = _collect(directory, recipe, images, plots.figures, facts, warning=duplicates or "")
         replace_text(file, render_run_report(report))
     except Exception as error:  # the training run is done and must not fail because of a figure
         said = f"the run is whole, but has no report: {_explain(error, directory)}"
@@ -80,6 +86,8 @@ def _collect(
     images: EvaluationData,
     figures: Sequence[SavedFigure],
     facts: list[tuple[str, str]],
+    *,
+    warning: str,
 ) -> RunReport:
     metrics = _read_json(directory.evaluation / "metrics.json")
     environment = _read_json(directory.environment_file)
@@ -89,6 +97,7 @@ def _collect(
         facts=facts,
         curves={figure.title: figure.svg for figure in figures},
         evaluation=metrics,
+        evaluation_warning=warning,
         evaluation_note=f"The last evaluation, on {len(images.image_ids)} images.",
         samples=_draw_samples(directory, images),
         samples_note=(

@@ -50,6 +50,13 @@ def test_everything_is_inside_and_escaped(tmp_path: Path) -> None:
     assert len(html) < 100_000
 
 
+def test_warning_stands_with_the_numbers(tmp_path: Path) -> None:
+    html = report(tmp_path, evaluation_warning=f"duplicates {EVIL}")
+    (said,) = re.findall(r'<p class="warning">(.*?)</p>', html)
+    assert said.startswith("duplicates &lt;script")
+    assert '<p class="warning">' not in report(tmp_path)
+
+
 def test_run_without_evaluation_has_no_such_sections(tmp_path: Path) -> None:
     html = report(tmp_path, evaluation=None, samples=[], curves={})
     assert "Nothing was logged" in html
