@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from msdetr.evaluation.found_targets import ImageTargets, list_won_and_lost
 from msdetr.study.cell_findings import FAMILIES, CellFindings
 from msdetr.study.headline import Headline, headline_of
 from msdetr.study.image_bootstrap import ImageDifference, image_difference
@@ -30,18 +31,26 @@ class TargetChanges:
     """Targets that one of two checkpoints of the same seed finds and the other does not.
 
     Attributes:
-        won: Numbers of those that only the arm finds.
-        lost: Numbers of those that only the baseline finds.
-        num_targets: All that there are.
+        images: Those that have such targets, most first; won by the arm, lost to the baseline.
+        num_targets: All targets that there are.
     """
 
-    won: frozenset[int]
-    lost: frozenset[int]
+    images: tuple[ImageTargets, ...]
     num_targets: int
+
+    @property
+    def num_won(self) -> int:
+        """Targets that only the arm finds."""
+        return sum(len(image.won) for image in self.images)
+
+    @property
+    def num_lost(self) -> int:
+        """Targets that only the baseline finds."""
+        return sum(len(image.lost) for image in self.images)
 
     def to_dict(self) -> dict[str, int]:
         """Their counts as JSON values."""
-        return {"won": len(self.won), "lost": len(self.lost), "targets": self.num_targets}
+        return {"won": self.num_won, "lost": self.num_lost, "targets": self.num_targets}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,8 +225,7 @@ def _decide(pair: _Pair, comparison: PairedComparison | None, smallest_effect: f
 def _changes(cells: Cells, baseline: Cells) -> dict[int, TargetChanges]:
     return {
         seed: TargetChanges(
-            won=cell.targets.found - baseline[seed].targets.found,
-            lost=baseline[seed].targets.found - cell.targets.found,
+            images=tuple(list_won_and_lost(cell.targets, baseline[seed].targets)),
             num_targets=cell.targets.num_targets,
         )
         for seed, cell in cells.items()

@@ -12,11 +12,13 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from msdetr.api.datasets import find_index
 from msdetr.api.output import check_output, writing
 from msdetr.api.progress import show_progress
 from msdetr.api.study.stored_cells import GroundTruth, examine, read_ground_truth
 from msdetr.api.study.target_pictures import TargetPicture, draw_targets
 from msdetr.drawing.figures import save_figure
+from msdetr.errors import InvalidInputError
 from msdetr.evaluation.found_targets import number_targets
 from msdetr.evaluation.matching import describe_library
 from msdetr.files import replace_text, replacing_directory
@@ -179,12 +181,15 @@ def _flatten(section: Mapping[str, Any], prefix: str) -> Sequence[tuple[str, Any
 def _draw(
     findings: StudyFindings, lock: StudyLock, truth: GroundTruth, data: str | None
 ) -> list[TargetPicture]:
-    """Draw targets won and lost; there are none without cells."""
+    """Draw targets won and lost; there are no pictures where there are no images."""
     if not truth.image_ids:
         return []
-    numbers = number_targets(truth.content, image_ids=truth.image_ids)
     recipe = lock.load_recipes("the study")[findings.baseline]
-    return draw_targets(findings.arms, truth, numbers, recipe.data, data)
+    try:
+        index = find_index(recipe.data, data)
+    except InvalidInputError:
+        return []
+    return draw_targets(findings.arms, truth, index)
 
 
 def _write(

@@ -158,8 +158,8 @@ def _targets(study: StudyFindings) -> Section:
             arm.name,
             str(seed),
             str(changes.num_targets),
-            str(len(changes.won)),
-            str(len(changes.lost)),
+            str(changes.num_won),
+            str(changes.num_lost),
         )
         for arm in study.arms
         for seed, changes in arm.targets.items()
@@ -171,7 +171,8 @@ def _targets(study: StudyFindings) -> Section:
         notes=(
             "Won: found by the arm and not by the baseline with the same seed; lost: the other way "
             "round. Found: matched at IoU 0.5 with a score of 0.3 or more. Pictures show the "
-            "images of the first seed with the most of both: won in green, lost dashed in red.",
+            "images of the first seed with the most of both; captions name the class and the score "
+            "of the detection.",
         ),
     )
 
