@@ -20,8 +20,7 @@ from msdetr.study.telling.numbers import metric_title
 
 _BAND = "#E9E9E9"
 _GRID = "#E4E4E4"
-_COLUMNS = 4
-_LONGEST_NAME = 18
+_LONGEST_NAME = 25
 
 
 def draw_study(study: StudyFindings) -> dict[str, Figure]:
@@ -105,7 +104,11 @@ def _make_room_for_names(figure: Figure, names: Sequence[str]) -> None:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+    """Leave out the middle of a long name: names of arms differ at their ends."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    half = (_LONGEST_NAME - 1) // 2
+    return f"{name[:half]}…{name[-half:]}"
 
 
 def _draw_epochs(study: StudyFindings, arms: Sequence[ArmFindings]) -> Figure:
@@ -132,7 +135,8 @@ def _draw_epochs(study: StudyFindings, arms: Sequence[ArmFindings]) -> Figure:
 
 
 def _draw_nms(study: StudyFindings, arms: Sequence[ArmFindings]) -> Figure:
-    figure, (plot,) = new_figure(1, legend_rows=_rows(arms))
+    columns = _columns(arms, 5.4)
+    figure, (plot,) = new_figure(1, legend_rows=math.ceil(len(arms) / columns))
     names = list(arms[0].measures["nms"])
     # From no suppression to the strongest.
     order = [names[0], *reversed(names[1:])]
@@ -144,12 +148,14 @@ def _draw_nms(study: StudyFindings, arms: Sequence[ArmFindings]) -> Figure:
     plot.set_xlabel("IoU of the suppression")
     plot.set_ylabel("AP")
     _finish(plot)
-    add_legend(figure, _legend(study, arms), num_columns=_COLUMNS)
+    add_legend(figure, _legend(study, arms), num_columns=columns)
     return figure
 
 
 def _draw_errors(study: StudyFindings, arms: Sequence[ArmFindings]) -> Figure:
-    figure, (plot,) = new_figure(1, panel_size=(7.6, 2.8), legend_rows=_rows(arms))
+    columns = _columns(arms, 8.6)
+    rows = math.ceil(len(arms) / columns)
+    figure, (plot,) = new_figure(1, panel_size=(7.6, 2.8), legend_rows=rows)
     width = 0.8 / len(arms)
     for place, arm in enumerate(arms):
         means = [arm.measures["errors"].get(kind) for kind in ERROR_KINDS]
@@ -164,7 +170,7 @@ def _draw_errors(study: StudyFindings, arms: Sequence[ArmFindings]) -> Figure:
     plot.set_ylabel("costs in AP50")
     _finish(plot)
     plot.set_ylim(bottom=0)
-    add_legend(figure, _legend(study, arms), num_columns=_COLUMNS)
+    add_legend(figure, _legend(study, arms), num_columns=columns)
     return figure
 
 
@@ -215,8 +221,10 @@ def _finish(plot: Axes) -> None:
     plot.set_axisbelow(True)
 
 
-def _rows(arms: Sequence[ArmFindings]) -> int:
-    return math.ceil(len(arms) / _COLUMNS)
+def _columns(arms: Sequence[ArmFindings], width: float) -> int:
+    """Return how many names of arms fit side by side into so many inches."""
+    longest = max(len(_short(arm.name)) for arm in arms)
+    return max(1, int(width / (0.6 + 0.08 * longest)))
 
 
 def _legend(study: StudyFindings, arms: Sequence[ArmFindings]) -> list[Patch]:
