@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-import importlib
+import importlib.util
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,29 @@ from msdetr.errors import DataError, MsdetrError, StudyError
 Make = Callable[..., Any]
 SEEDS = (1, 2, 3)
 TWO_ARMS = {"one_to_one": 0.6, "mixed": 0.85}
+
+
+@pytest.fixture(scope="module")
+def made() -> Any:
+    """The module ``made_study``."""
+    file = Path(__file__).with_name("made_study.py")
+    spec = importlib.util.spec_from_file_location("made_study", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["made_study"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def make_study(made: Any, tmp_path: Path) -> Make:
+    """Begin a study: chance to find a target by arm, the baseline first; seeds."""
+
+    def make(qualities: dict[str, float], seeds: tuple[int, ...], **fields: Any) -> Any:
+        return made.make_study(tmp_path, qualities, seeds, **fields)
+
+    return make
 
 
 def content_of(folder: Path) -> dict[str, bytes]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import yaml
 from PIL import Image
 
@@ -161,31 +160,29 @@ def make_truth(num_images: int = 30) -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-@pytest.fixture
-def make_study(tmp_path: Path) -> Callable[..., MadeStudy]:
-    """Begin a study: chance to find a target by arm, the baseline first; seeds; its folder."""
+def make_study(
+    folder: Path, qualities: Mapping[str, float], seeds: tuple[int, ...], **fields: Any
+) -> MadeStudy:
+    """Begin a study without cells, and make its data set.
 
-    def make(
-        qualities: Mapping[str, float],
-        seeds: tuple[int, ...] = (1, 2, 3),
-        *,
-        path: str = "study",
-        **fields: Any,
-    ) -> MadeStudy:
-        data = tmp_path / "data"
-        truth = make_truth()
-        for folder in ("annotations", "train2017", "val2017"):
-            (data / folder).mkdir(parents=True, exist_ok=True)
-        for split in ("train", "val"):
-            _write(data / f"annotations/instances_{split}2017.json", truth)
-        for image in truth["images"]:
-            size, color = (image["width"], image["height"]), (120, 8 * image["id"], 60)
-            Image.new("RGB", size, color).save(data / "val2017" / image["file_name"])
-        study = MadeStudy(tmp_path / path, data, qualities, truth)
-        study.begin(seeds, **fields)
-        return study
-
-    return make
+    Args:
+        folder: For the data set and the study.
+        qualities: By arm, the chance to find a target; the baseline first.
+        seeds: Of the study.
+        **fields: Further fields of the design.
+    """
+    data = folder / "data"
+    truth = make_truth()
+    for name in ("annotations", "train2017", "val2017"):
+        (data / name).mkdir(parents=True, exist_ok=True)
+    for split in ("train", "val"):
+        _write(data / f"annotations/instances_{split}2017.json", truth)
+    for image in truth["images"]:
+        size, color = (image["width"], image["height"]), (120, 8 * image["id"], 60)
+        Image.new("RGB", size, color).save(data / "val2017" / image["file_name"])
+    study = MadeStudy(folder / "study", data, qualities, truth)
+    study.begin(seeds, **fields)
+    return study
 
 
 def _recipe_of(arm: str) -> str:
