@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from msdetr.errors import StudyError
 from msdetr.study.design import ArmDesign, StudyDesign, cell_recipe, load_design, resolve_arms
 
+STUDIES = Path(__file__).resolve().parents[3] / "studies"
 VALID = """\
 description: The cap
 metric: ap50
@@ -177,3 +178,8 @@ def test_all_problems_are_named_at_once(write: Write) -> None:
 
 def test_a_missing_file(tmp_path: Path) -> None:
     assert "cannot be read: No such file" in problem_of(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("name", ["shapes_cap", "shapes_schemes"])
+def test_the_studies_of_the_project_are_valid(name: str) -> None:
+    assert load_design(STUDIES / f"{name}.yaml").warnings == []
