@@ -72,7 +72,7 @@ def start(file: Path, output: Path, log: Path) -> subprocess.Popen[bytes]:
 
 def digest_cells(output: Path) -> dict[str, str]:
     """Digest what every cell learned: rows of metrics, detections, weights, by name."""
-    content = {}
+    content: dict[str, str] = {}
     for cell in sorted(output.glob("cells/*/*")):
         rows = map(json.loads, (cell / "metrics.jsonl").read_text().splitlines())
         kept = [
@@ -119,7 +119,8 @@ def disturb(
     Raises:
         RuntimeError: It could not be gone on with.
     """
-    log, kills = output.with_suffix(".log"), []
+    log = output.with_suffix(".log")
+    kills: list[str] = []
     while True:
         process = start(file, output, log)
         if len(kills) < max_kills:
