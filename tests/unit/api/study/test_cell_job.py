@@ -6,18 +6,39 @@ import pickle
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Timer
 
 import pytest
 
-from msdetr.api.study.cell_job import CellJob
+from msdetr.api.study.cell_job import CellJob, StudyRun
+from msdetr.api.study.cell_process import CellOrder
 from msdetr.study.cell import Cell
 from msdetr.study.process_lock import hold, is_held, read_holder
 
 MakeJob = Callable[..., CellJob]
 SLEEP = ("sleep", "60")
+
+
+@pytest.fixture
+def cell(tmp_path: Path) -> Cell:
+    (tmp_path / "jobs").mkdir()
+    return Cell("mixed", 7, tmp_path / "cells" / "mixed" / "seed_7", tmp_path / "jobs")
+
+
+@pytest.fixture
+def make_job(cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeJob:
+    """Make a job whose cell's process runs a command, beside further options."""
+
+    def make(
+        command: Sequence[str], *, lock_file: Path | None = None, **environment: str
+    ) -> CellJob:
+        monkeypatch.setattr(CellOrder, "command", lambda _: list(command))
+        run = StudyRun("this run", stop_file=tmp_path / "stop", lock_file=lock_file)
+        return CellJob(cell, run, "cpu", environment)
+
+    return make
 
 
 def shell(script: str) -> list[str]:
