@@ -11,6 +11,7 @@ import typer
 
 from msdetr.errors import UsageError
 
+from .flags import in_flags
 from .options import DeviceOption, JsonOption, examples
 from .parsing import parse_settings
 
@@ -84,7 +85,7 @@ def run(
     else:
         typer.echo(f"{result.output}")
     for name, error in result.failed.items():
-        typer.echo(f"error: {name}: {error}", err=True)
+        typer.echo(f"error: {name}: {in_flags(error)}", err=True)
     if result.failed:
         raise typer.Exit(1)
 

@@ -69,6 +69,13 @@ COVERED_BY = {
         "api/stability",
         "api/traces/make_trace",
     ),
+    "tests/cli/test_study.py": (
+        "api/study/estimate",
+        "api/study/progress",
+        "api/study/run",
+        "api/study/status",
+        "api/study_cells",
+    ),
     "tests/cli/test_train.py": (
         "api/dry_run",
         "api/output",
@@ -123,6 +130,7 @@ COVERED_BY = {
         "recipe/training",
     ),
     "tests/unit/recipe/test_scheme.py": ("recipe/assigners",),
+    "tests/unit/study/test_folder.py": ("study/lock",),
     "tests/unit/study/test_headline.py": ("study/interval",),
     "tests/unit/test_build.py": (
         "build/data",

@@ -10,14 +10,16 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-from submitit.helpers import DelayedSubmission
+from typing import TYPE_CHECKING
 
 from msdetr.api.study.cell_process import CellOrder
 from msdetr.study.cell import Cell
 from msdetr.study.process_lock import HeldError, hold, is_held, note_holder, read_holder
+
+if TYPE_CHECKING:
+    from submitit.helpers import DelayedSubmission
 
 _STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM}
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -84,10 +86,12 @@ class CellJob:
 
     def checkpoint(self) -> DelayedSubmission:
         """Save the state before the cluster takes the machine away; the job is queued again."""
+        from submitit.helpers import DelayedSubmission  # noqa: PLC0415 - of an extra
+
         if self._child is not None:
             self._child.send_signal(signal.SIGTERM)
             self._child.wait()
-        return DelayedSubmission(CellJob(self.cell, self.run, self.device, self.environment))
+        return DelayedSubmission(replace(self))
 
     def _run_process(self, descriptor: int) -> int:
         cell = self.cell

@@ -30,15 +30,10 @@ _MAX_TIMEOUTS = 100
 
 
 class Launcher(ABC):
-    """Starts jobs and knows which have ended.
+    """Starts jobs and knows which have ended."""
 
-    Args:
-        folder: Where the executor keeps its files.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._running: dict[CellJobKey, Job[None]] = {}
+    def __init__(self) -> None:
+        self._running: dict[str, Job[None]] = {}
 
     @abstractmethod
     def launch(self, jobs: Sequence[CellJob]) -> None:
@@ -61,10 +56,6 @@ class Launcher(ABC):
         return ended
 
 
-CellJobKey = str
-"""Name of a cell."""
-
-
 class LocalLauncher(Launcher):
     """Runs jobs in processes on this machine.
 
@@ -74,7 +65,7 @@ class LocalLauncher(Launcher):
     """
 
     def __init__(self, folder: Path, slots: Sequence[Mapping[str, str]]) -> None:
-        super().__init__(folder)
+        super().__init__()
         self._executor = LocalExecutor(folder)
         self._executor.update_parameters(timeout_min=_LOCAL_MINUTES)
         self._waiting: deque[CellJob] = deque()
@@ -126,7 +117,7 @@ class SlurmLauncher(Launcher):
     def __init__(
         self, folder: Path, settings: Mapping[str, Any], *, num_workers: int | None
     ) -> None:
-        super().__init__(folder)
+        super().__init__()
         check_slurm(settings)
         self._executor = SlurmExecutor(folder, max_num_timeout=_MAX_TIMEOUTS)
         limit = {} if num_workers is None else {"array_parallelism": num_workers}
@@ -144,7 +135,7 @@ class SlurmLauncher(Launcher):
                 submitted = {job.cell.name: self._executor.submit(job) for job in jobs}
         except (FailedJobError, FailedSubmissionError) as error:
             last = str(error).strip().splitlines()[-1]
-            raise MsdetrError(f"sbatch: SLURM did not accept the jobs: {last}") from error
+            raise MsdetrError(f"SLURM did not accept the jobs: {last}") from error
         self._running.update(submitted)
 
     def stop(self) -> None:

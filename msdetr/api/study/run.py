@@ -8,18 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from rich.console import Console
 from rich.text import Text
 
 from msdetr.api.study.cell_job import CellJob, StudyRun
-from msdetr.api.study.launchers import Launcher, LocalLauncher, SlurmLauncher, check_slurm
 from msdetr.api.study.progress import StudyProgress
 from msdetr.engine.signals import StopRequest
-from msdetr.errors import InterruptedRunError, Problem, StudyError
+from msdetr.errors import InterruptedRunError, Problem, StudyError, UsageError
 from msdetr.files import replace_text
 from msdetr.recipe import Recipe, recipe_to_yaml
 from msdetr.study.cell import Cell
@@ -27,6 +27,9 @@ from msdetr.study.design import cell_recipe, load_design, resolve_arms
 from msdetr.study.folder import StudyFolder
 from msdetr.study.lock import StudyLock
 from msdetr.study.process_lock import HeldError, hold, is_held, read_holder
+
+if TYPE_CHECKING:
+    from msdetr.api.study.launchers import Launcher
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 # What jobs of a run that was killed may take to notice it and to save their state.
@@ -114,8 +117,7 @@ def run_study(file: Path, *, output: Path, workers: Workers) -> StudyResult:
     design = load_design(file)
     recipes = resolve_arms(design, file)
     folder = StudyFolder(output.absolute())
-    if workers.executor == "slurm":
-        check_slurm(workers.slurm or {})
+    _check_executor(workers)
     folder.check(file, design, recipes)
     with _alone(folder) as name:
         lock = folder.begin(file, design, recipes)
@@ -188,7 +190,21 @@ def _prepare(cell: Cell, arm: Recipe, run: StudyRun, workers: Workers) -> CellJo
     )
 
 
+def _check_executor(workers: Workers) -> None:
+    if find_spec("submitit") is None:
+        raise UsageError("running a study", "needs submitit: pip install 'msdetr[study]'")
+    if workers.executor == "slurm":
+        from msdetr.api.study.launchers import check_slurm  # noqa: PLC0415 - of an extra
+
+        check_slurm(workers.slurm or {})
+
+
 def _launcher(files: Path, workers: Workers) -> Launcher:
+    from msdetr.api.study.launchers import (  # noqa: PLC0415 - of an extra
+        LocalLauncher,
+        SlurmLauncher,
+    )
+
     if workers.executor == "local":
         return LocalLauncher(files, workers.slots())
     settings = {"cpus_per_task": workers.threads, **(workers.slurm or {})}
