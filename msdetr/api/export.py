@@ -177,7 +177,10 @@ def export_loaded(
             size_bytes=aside.stat().st_size,
             verification=verification,
             images=images.source if images else None,
-            notices=tuple(_notices(images, verification, verified_images)),
+            notices=(
+                *_suppression_notices(loaded.detection_settings.nms_threshold),
+                *_notices(images, verification, verified_images),
+            ),
         )
         if verification is not None and not verification.passed:
             with replacing_file(report.path) as kept:
@@ -314,6 +317,14 @@ def _verify(
         limit=limit,
         precision=settings.precision,
     )
+
+
+def _suppression_notices(threshold: float | None) -> Iterator[str]:
+    if threshold is not None:
+        yield (
+            f"the file does not suppress duplicates; evaluation.nms_threshold={threshold:g} is up "
+            "to what reads its detections, see docs/export.md"
+        )
 
 
 def _notices(

@@ -387,3 +387,15 @@ class TestRefused:
             f"error: {nothing}: the data root does not exist; data.root must name a folder with "
             "train2017/, val2017/ and annotations/"
         )
+
+
+def test_suppression_is_left_to_the_reader_and_said(
+    exported: Callable[..., tuple[Path, Any]],
+) -> None:
+    options = ("--format", "torch-export", "--verify", "0", "--static", "96x128")
+    _, plain = exported(*options)
+    _, suppressed = exported(*options, "--set", "evaluation.nms_threshold=0.6")
+    said = "note: the file does not suppress duplicates; evaluation.nms_threshold=0.6"
+    assert (plain.code, suppressed.code) == (0, 0)
+    assert said in suppressed.err
+    assert "suppress" not in plain.err
