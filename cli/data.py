@@ -67,6 +67,6 @@ def convert(
     converted = convert_data(layout, source, output)
     for line in converted.lines():
         say(line, err=True)
-    say(converted.output)
+    say(str(converted.output))
     advice = f"next: msdetr data check small_pretrained --set data.root={output}"
     say(advice, err=True)

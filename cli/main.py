@@ -29,6 +29,7 @@ from . import (
     recipes,
     replay,
     stability,
+    study,
     sweep_matching,
     train,
 )
@@ -58,6 +59,7 @@ app = typer.Typer(
 )
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
+app.add_typer(study.app, name="study")
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command("eval", epilog=evaluation.EXAMPLES)(evaluation.evaluate)
 app.command(epilog=compare.EXAMPLES)(compare.compare)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from msdetr.errors import UsageError
+from msdetr.recipe.yaml_source import read_text
 
 _MAX_VALUES = 10_000
 
@@ -97,6 +99,25 @@ def parse_share(option: str, text: str) -> float | None:
         message = f"expected one number above 0 and up to 1, or none, got {text!r}"
         raise UsageError(option, message)
     return numbers[0]
+
+
+def parse_settings(option: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Read settings ``key=value`` with YAML values.
+
+    Raises:
+        UsageError: A text is none.
+    """
+    settings = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        if not separator or not key.strip():
+            raise UsageError(option, f"expected key=value, as in time=600, got {text!r}")
+        entry, problems = read_text(value, option, is_file=False)
+        if entry is None or problems:
+            message = f"expected a YAML value after {key.strip()}=, got {value!r}"
+            raise UsageError(option, message)
+        settings[key.strip()] = entry.plain()
+    return settings
 
 
 def _expand(part: str) -> Sequence[float]:

@@ -90,6 +90,10 @@ class RunDirectoryError(InvalidInputError):
     """A run directory cannot be used as asked."""
 
 
+class StudyError(InvalidInputError):
+    """A study is not valid, was changed since it began, or its folder holds something else."""
+
+
 class UsageError(InvalidInputError):
     """A command-line option or an argument of a workflow is invalid."""
 

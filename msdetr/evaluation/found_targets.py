@@ -123,6 +123,19 @@ def list_won_and_lost(first: FoundTargets, second: FoundTargets) -> list[ImageTa
     return sorted(images, key=lambda image: -len(image.won) - len(image.lost))
 
 
+def number_targets(
+    ground_truth: Mapping[str, Any], *, image_ids: Sequence[int] | None = None
+) -> dict[int, int]:
+    """Return the number that :func:`find_targets` gives to every annotation, by its id.
+
+    Args:
+        ground_truth: Content of an annotation file.
+        image_ids: Images to look at; all by default.
+    """
+    ids = prepare_task(ground_truth, [], image_ids=image_ids).annotation_ids
+    return {given: number for number, given in enumerate(ids, start=1) if given is not None}
+
+
 def _describe(task: ScoringTask, number: int, detection_number: int) -> TargetMatch:
     target, detection = task.annotations[number - 1], task.detections[detection_number - 1]
     return TargetMatch(

@@ -57,6 +57,7 @@ class ScoringTask:
         image_ids: Original ids of the images to evaluate, ascending.
         category_ids: Original ids of the categories, ascending.
         annotations: Ground truth with area, of these images and categories.
+        annotation_ids: Original ids of these; None where the ground truth gives none.
         detections: Of these images and categories, in the order given.
         max_detections: Limits on the detections per image, ascending.
         num_without_area: Boxes of the annotation file that were left out.
@@ -65,6 +66,7 @@ class ScoringTask:
     image_ids: tuple[int, ...]
     category_ids: tuple[int, ...]
     annotations: list[dict[str, Any]]
+    annotation_ids: tuple[int | None, ...]
     detections: list[dict[str, Any]]
     max_detections: tuple[int, int, int]
     num_without_area: int
@@ -111,6 +113,7 @@ def prepare_task(
         image_ids=tuple(ids),
         category_ids=tuple(categories),
         annotations=numbers.annotations(with_area),
+        annotation_ids=tuple(entry.get("id") for entry in filter(numbers.knows, with_area)),
         detections=numbers.detections(results),
         max_detections=max_detections,
         num_without_area=len(ground_truth["annotations"]) - len(with_area),
@@ -154,7 +157,7 @@ class _Numbers:
                 "area": entry.get("area", entry["bbox"][2] * entry["bbox"][3]),
                 "iscrowd": int(entry.get("iscrowd", 0)),
             }
-            for number, entry in enumerate(filter(self._is_known, entries), start=1)
+            for number, entry in enumerate(filter(self.knows, entries), start=1)
         ]
 
     def detections(self, results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -165,10 +168,10 @@ class _Numbers:
                 "iscrowd": 0,
                 "score": result["score"],
             }
-            for number, result in enumerate(filter(self._is_known, results), start=1)
+            for number, result in enumerate(filter(self.knows, results), start=1)
         ]
 
-    def _is_known(self, entry: Mapping[str, Any]) -> bool:
+    def knows(self, entry: Mapping[str, Any]) -> bool:
         return entry["image_id"] in self.images and entry["category_id"] in self.categories
 
     def _place(self, number: int, entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,12 +88,17 @@ class SchemaView:
 
     def _step(self, node: SchemaNode, key: str | int) -> SchemaNode | None:
         if not isinstance(key, int):
-            return dict(self._children(node)).get(key)
+            return dict(self._children(node)).get(key) or self._value_of_free_key(node)
         if "items" in node:
             items: SchemaNode = node["items"]
             return items
         places: list[SchemaNode] = node.get("prefixItems", [])
         return places[key] if key < len(places) else None
+
+    def _value_of_free_key(self, node: SchemaNode) -> SchemaNode | None:
+        """Return what a mapping with keys of the user's choice holds under each of them."""
+        values = (option.get("additionalProperties") for option in self._options(node))
+        return next((value for value in values if isinstance(value, dict)), None)
 
     def _types(self, node: SchemaNode) -> dict[str | int, SchemaNode]:
         """Return the alternatives that a ``type`` tells apart, by type; none elsewhere."""

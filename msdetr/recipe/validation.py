@@ -31,7 +31,7 @@ def validate(tree: Entry, known: Collection[str] = ()) -> tuple[Recipe | None, l
     if errors[0]["type"] == CONFLICTS:
         return None, _conflict_problems(errors[0], tree, known)
     view = SchemaView(Recipe.model_json_schema())
-    problems = [_problem(view, detail, tree) for detail in errors]
+    problems = [problem_of(detail, view, tree) for detail in errors]
     paths = [_path(view, detail) for detail in errors]
     faulty = {dotted(path) for path in paths} | set(known)
     return None, [
@@ -50,7 +50,14 @@ def _path(view: SchemaView, detail: ErrorDetails) -> KeyPath:
     return view.written(_place_in_schema(detail))
 
 
-def _problem(view: SchemaView, detail: ErrorDetails, tree: Entry) -> RecipeProblem:
+def problem_of(detail: ErrorDetails, view: SchemaView, tree: Entry) -> RecipeProblem:
+    """Turn one of pydantic's errors into a problem with its place.
+
+    Args:
+        detail: The error.
+        view: Schema of what was validated.
+        tree: Its values.
+    """
     path, in_schema = _path(view, detail), _place_in_schema(detail)
     place = tree.place_of(path)
     if detail["type"] == "extra_forbidden":

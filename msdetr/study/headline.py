@@ -9,12 +9,7 @@ from typing import Any
 import numpy as np
 
 from msdetr.evaluation.image_matches import ImageMatches
-from msdetr.study.image_bootstrap import (
-    NUM_RESAMPLES,
-    check_images,
-    difference_of,
-    draw_images,
-)
+from msdetr.study.image_bootstrap import NUM_RESAMPLES, Resampled, check_images, resample
 from msdetr.study.interval import Interval, percentile_interval
 
 
@@ -75,19 +70,45 @@ def bootstrap_headline(
 
     Source: Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1, 2007.
     """
+    resampled = (
+        {
+            number: resample(matches, metric, num_resamples=num_resamples, seed=seed)
+            for number, matches in method.items()
+            if number in arm.keys() & baseline.keys()
+        }
+        for method in (arm, baseline)
+    )
+    return headline_of(*resampled, seed=seed)
+
+
+def headline_of(
+    arm: Mapping[int, Resampled], baseline: Mapping[int, Resampled], *, seed: int = 0
+) -> Headline | None:
+    """Resample the seeds of checkpoints whose images were resampled with the same numbers.
+
+    Args:
+        arm: Of one method by seed.
+        baseline: Of the other by seed.
+        seed: Of the draws.
+
+    Returns:
+        The headline; None where the metric is undefined on these images.
+
+    Raises:
+        ValueError: There are no common seeds, or the images differ.
+    """
     seeds = sorted(arm.keys() & baseline.keys())
     if not seeds:
         raise ValueError("the methods have no seed in common")
-    pairs = [(arm[each], baseline[each]) for each in seeds]
-    check_images([model for pair in pairs for model in pair])
-    num_images = len(pairs[0][0].image_ids)
-    weights = draw_images(num_images, num_resamples, seed)
-    all_once = np.concatenate([np.ones((1, num_images), dtype=np.int64), weights])
+    check_images([method[each] for method in (arm, baseline) for each in seeds])
     # [seeds, 1 + resamples]; the first column is the observation.
-    values = np.stack([difference_of(*pair, all_once, metric) for pair in pairs])
+    values = np.stack([arm[each].values - baseline[each].values for each in seeds])
     observed = float(values[:, 0].mean())
     if np.isnan(observed):
         return None
-    drawn = np.random.default_rng([seed, 1]).integers(len(seeds), size=(len(seeds), num_resamples))
+    shape = (len(seeds), values.shape[1] - 1)
+    drawn = np.random.default_rng([seed, 1]).integers(len(seeds), size=shape)
     resampled = np.take_along_axis(values[:, 1:], drawn, axis=0).mean(axis=0)
-    return Headline(metric, observed, percentile_interval(resampled), len(seeds), num_images)
+    first = arm[seeds[0]]
+    interval = percentile_interval(resampled)
+    return Headline(first.metric, observed, interval, len(seeds), len(first.image_ids))

@@ -57,6 +57,44 @@ def draw_images(num_images: int, num_resamples: int = NUM_RESAMPLES, seed: int =
     return generator.multinomial(num_images, np.full(num_images, 1 / num_images), num_resamples)
 
 
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """A metric of one checkpoint on all images and on resampled ones.
+
+    Checkpoints that were resampled with the same numbers have the same images in every place.
+
+    Attributes:
+        metric: One of the twelve keys.
+        image_ids: Images that were drawn from.
+        values: [1 + S] float64, the observation first; NaN where no image drawn has ground truth.
+    """
+
+    metric: str
+    image_ids: tuple[int, ...]
+    values: NDArray[np.float64]
+
+
+def resample(
+    matches: ImageMatches,
+    metric: str = "ap",
+    *,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+) -> Resampled:
+    """Accumulate a metric anew for every draw of the images.
+
+    Args:
+        matches: Of one checkpoint.
+        metric: One of the twelve keys.
+        num_resamples: Number of resamples.
+        seed: Of the draws.
+    """
+    num_images = len(matches.image_ids)
+    once = np.ones((1, num_images), dtype=np.int64)
+    weights = np.concatenate([once, draw_images(num_images, num_resamples, seed)])
+    return Resampled(metric, matches.image_ids, weighted_metric(matches, weights, metric))
+
+
 def bootstrap_images(
     arm: ImageMatches,
     baseline: ImageMatches,
@@ -83,25 +121,31 @@ def bootstrap_images(
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     """
     check_images([arm, baseline])
-    num_images = len(arm.image_ids)
-    once = np.ones((1, num_images), dtype=np.int64)
-    observed = float(difference_of(arm, baseline, once, metric)[0])
-    if np.isnan(observed):
+    first, second = (
+        resample(each, metric, num_resamples=num_resamples, seed=seed) for each in (arm, baseline)
+    )
+    return image_difference(first, second)
+
+
+def image_difference(arm: Resampled, baseline: Resampled) -> ImageDifference | None:
+    """Compare two checkpoints that were resampled with the same numbers.
+
+    Returns:
+        Arm minus baseline; None where the metric is undefined on these images.
+
+    Raises:
+        ValueError: The images differ.
+    """
+    check_images([arm, baseline])
+    differences = arm.values - baseline.values
+    if np.isnan(differences[0]):
         return None
-    weights = draw_images(num_images, num_resamples, seed)
-    resampled = difference_of(arm, baseline, weights, metric)
-    return ImageDifference(metric, observed, percentile_interval(resampled))
+    interval = percentile_interval(differences[1:])
+    return ImageDifference(arm.metric, float(differences[0]), interval)
 
 
-def difference_of(
-    arm: ImageMatches, baseline: ImageMatches, weights: Integers, metric: str
-) -> NDArray[np.float64]:
-    """Compute arm minus baseline, [S], under [S, I] weights."""
-    return weighted_metric(arm, weights, metric) - weighted_metric(baseline, weights, metric)
-
-
-def check_images(models: Sequence[ImageMatches]) -> None:
-    """Refuse models that were not matched on the same images.
+def check_images(models: Sequence[ImageMatches | Resampled]) -> None:
+    """Refuse models that were not scored on the same images.
 
     Raises:
         ValueError: The images differ.

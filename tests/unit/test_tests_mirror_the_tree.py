@@ -64,10 +64,20 @@ COVERED_BY = {
     ),
     "tests/cli/test_query_groups.py": ("api/traces/group_traces",),
     "tests/cli/test_replay.py": ("api/replay",),
+    "tests/cli/test_study_analysis.py": (
+        "api/study/cell_analysis",
+        "study/stored_analysis",
+    ),
     "tests/cli/test_trace_commands.py": (
         "api/candidates",
         "api/stability",
         "api/traces/make_trace",
+    ),
+    "tests/cli/test_study.py": (
+        "api/study/estimate",
+        "api/study/progress",
+        "api/study/run",
+        "api/study/status",
     ),
     "tests/cli/test_train.py": (
         "api/dry_run",
@@ -77,6 +87,20 @@ COVERED_BY = {
         "api/train",
         "api/training/session",
         "engine/records",
+    ),
+    "tests/unit/api/study/test_report.py": (
+        "api/study/stored_cells",
+        "api/study/target_pictures",
+        "study/arm_findings",
+        "study/cell_findings",
+        "study/study_findings",
+        "study/telling/deciding",
+        "study/telling/figures",
+        "study/telling/page",
+        "study/telling/reasons",
+        "study/telling/section",
+        "study/telling/setup",
+        "study/telling/whole",
     ),
     "tests/unit/data/shapes/test_scene.py": (
         "data/shapes/layout",
@@ -111,6 +135,7 @@ COVERED_BY = {
         "recipe/training",
     ),
     "tests/unit/recipe/test_scheme.py": ("recipe/assigners",),
+    "tests/unit/study/test_folder.py": ("study/lock",),
     "tests/unit/study/test_headline.py": ("study/interval",),
     "tests/unit/test_build.py": (
         "build/data",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from msdetr.evaluation.found_targets import find_targets, list_won_and_lost
+from msdetr.evaluation.found_targets import find_targets, list_won_and_lost, number_targets
 
 Draw = Callable[..., tuple[dict[str, Any], list[dict[str, Any]]]]
 PLACE = {"image_id": 1, "category_id": 1}
@@ -87,3 +87,14 @@ def test_both_libraries_find_the_same(random_scene: Draw, monkeypatch: pytest.Mo
     monkeypatch.setattr("msdetr.evaluation.matching.fastest_library", lambda: "pycocotools")
     assert find_targets(truth, results) == fast
     assert len(fast.found) > 5
+
+
+def test_numbers_by_annotation_id() -> None:
+    truth = scene()
+    for number, entry in enumerate(truth["annotations"]):
+        entry["id"] = 70 - number
+    truth["annotations"].insert(0, {**PLACE, "id": 5, "bbox": [0, 0, 0, 10]})
+    assert number_targets(truth) == {70: 1, 69: 2, 68: 3}
+    assert number_targets(truth, image_ids=[2]) == {}
+    found = find_targets(truth, [{**PLACE, "bbox": [50, 0, 10, 10], "score": 0.9}]).found
+    assert found == {number_targets(truth)[69]}

@@ -20,6 +20,7 @@ from msdetr.errors import TraceError, UsageError
 from msdetr.files import SUMS_FILE, list_sums
 from msdetr.inspection.assignment_table import AssignmentTable, assignment_rows, own_columns
 from msdetr.inspection.pictures import ImagePictures
+from msdetr.inspection.positives import count_positives
 from msdetr.inspection.recording import Recorder
 from msdetr.inspection.rematch import rematch
 from msdetr.inspection.scheme import StoredScheme
@@ -162,3 +163,12 @@ def test_damaged_explanations_are_refused(
     (path / SUMS_FILE).write_bytes(list_sums(contents))
     with pytest.raises(TraceError, match=told):
         MatchTrace.load(path)
+
+
+def test_positives_of_schemes_without_a_cap_are_all_kept(traced_by: TracedBy) -> None:
+    _, trace = traced_by(ALIGNED)
+    rows = list(count_positives(trace))
+    assert all(row.candidates == row.kept == row.positives for row in rows)
+    assert sum(row.positives for row in rows) == sum(
+        int(image.explanation.paired.sum()) for image in trace.images if image.explanation
+    )

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from msdetr.evaluation.image_matches import ImageMatches
-from msdetr.study.image_bootstrap import bootstrap_images, difference_of
+from msdetr.evaluation.weighted_metrics import weighted_metric
+from msdetr.study.image_bootstrap import bootstrap_images
 from msdetr.study.paired import PairedComparison, compare_pair
 from msdetr.study.verdict import Outcome, decide
 
@@ -48,7 +49,8 @@ def test_equal_methods_are_rarely_told_apart() -> None:
 def test_bootstrap_over_images_holds_the_difference(pool: dict[str, ImageMatches]) -> None:
     """A little less often than 95 times of 100, as percentile intervals of 40 images do."""
     everything = np.ones((1, len(pool["better"].image_ids)), dtype=np.int64)
-    truth = difference_of(pool["better"], pool["worse"], everything, "ap50")[0]
+    better, worse = (weighted_metric(pool[name], everything, "ap50") for name in pool)
+    truth = (better - worse)[0]
     assert truth > 0.02
     generator = np.random.default_rng(1)
     held = []

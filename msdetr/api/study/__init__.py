@@ -1,0 +1,1 @@
+"""Workflows of studies: running cells, and saying how far they are."""

@@ -1,0 +1,1 @@
+"""What a study found, told: sections, figures, HTML, Markdown, LaTeX and CSV."""
