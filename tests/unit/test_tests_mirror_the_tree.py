@@ -74,7 +74,6 @@ COVERED_BY = {
         "api/study/progress",
         "api/study/run",
         "api/study/status",
-        "api/study_cells",
     ),
     "tests/cli/test_train.py": (
         "api/dry_run",
