@@ -14,7 +14,6 @@ CellState = Literal["missing", "running", "interrupted", "finished", "failed"]
 
 RECIPE_FILE = "recipe.yaml"
 METRICS_FILE = "metrics.jsonl"
-ENVIRONMENT_FILE = "environment.json"
 ANALYSIS_FOLDER = "analysis"
 _LAST_CHECKPOINT = Path("checkpoints", "last")
 _CHECKPOINT_FILE = "checkpoint.json"
@@ -113,15 +112,6 @@ class Cell:
         costs = [row["cost"] for row in self.epoch_rows() if isinstance(row.get("cost"), dict)]
         seconds = costs[-1].get("train_seconds") if costs else None
         return float(seconds) if isinstance(seconds, int | float) else None
-
-    @property
-    def seconds(self) -> float | None:
-        """Seconds from the start of the run to its last row, pauses included."""
-        try:
-            started = (self.path / ENVIRONMENT_FILE).stat().st_mtime
-            return (self.path / METRICS_FILE).stat().st_mtime - started
-        except OSError:
-            return None
 
     def last_score(self, metric: str) -> float | None:
         """Return a metric of the last evaluation; None before the first, or if undefined."""

@@ -139,15 +139,14 @@ def _run_cells(
     is_local = workers.executor == "local"
     lock_file = _lock_file(folder) if is_local else None
     run = StudyRun(name, stop_file=files / "stop", lock_file=lock_file)
-    jobs = [
-        _prepare(cell, recipes[cell.arm], run, workers)
-        for cell in cells
-        if not (cell.is_trained and cell.is_analysed)
-    ]
+    design = folder.read_lock().design
+    to_do = [cell for cell in cells if not (cell.is_trained and cell.is_analysed)]
+    # What is trained is soon analysed; then seed by seed, as a comparison needs all arms of one.
+    to_do.sort(key=lambda cell: (not cell.is_trained, design.seeds.index(cell.seed)))
+    jobs = [_prepare(cell, recipes[cell.arm], run, workers) for cell in to_do]
     if not jobs:
         return
     files.mkdir(parents=True, exist_ok=True)
-    design = folder.read_lock().design
     epochs = {arm: recipe.train.epochs for arm, recipe in recipes.items()}
     progress = StudyProgress(cells, epochs, design.metric)
     launcher = _launcher(files, workers)

@@ -30,8 +30,7 @@ class CellStatus:
         epoch: Finished epochs.
         num_epochs: Epochs of its recipe.
         value: The study's metric as of the last evaluation; None before the first.
-        seconds: From the start of the training run to the last row that it logged, pauses
-            included; None before the first.
+        seconds: Training time of the epochs that it logged; None before the first.
         is_analysed: Whether everything is there that the report needs.
         error: Why the last attempt failed, if it did.
     """
@@ -73,7 +72,7 @@ class StudyStatus:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Print the table, the errors and the counts."""
-        table = Table("arm", "seed", "state", "epoch", self.metric, "time", box=box.SIMPLE_HEAD)
+        table = Table("arm", "seed", "state", "epoch", self.metric, "training", box=box.SIMPLE_HEAD)
         for cell in self.cells:
             table.add_row(*_columns(cell))
         yield table
@@ -113,7 +112,7 @@ def _status_of(cell: Cell, metric: str, num_epochs: int) -> CellStatus:
         epoch=cell.num_epochs,
         num_epochs=num_epochs,
         value=cell.last_score(metric),
-        seconds=cell.seconds,
+        seconds=cell.train_seconds,
         is_analysed=cell.is_analysed,
         error=cell.error,
     )
