@@ -63,7 +63,7 @@ class Recorder:
             groups={},
             denoising=None,
         )
-        self._criterion = Criterion(supervision, alpha=criterion.alpha, gamma=criterion.gamma)
+        self._criterion = Criterion(supervision, criterion.class_loss)
 
     @torch.no_grad()
     def record(self, output: ModelOutput, targets: Targets, index: int, u: Tensor) -> RecordedImage:

@@ -30,7 +30,7 @@ class LossWeights:
     """Factors of a branch's loss terms in the total.
 
     Attributes:
-        class_weight: Factor of the focal loss.
+        class_weight: Factor of the class loss.
         box_weight: Factor of the L1 loss.
         giou_weight: Factor of the GIoU loss.
     """
