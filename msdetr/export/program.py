@@ -73,8 +73,8 @@ class DetectionProgram(nn.Module):
             content=queries.content.to(self._dtype),
             position=queries.position.to(self._dtype),
         )
-        *_, last = self.decoder.iterate([cast_queries], memory)
-        return self.decoder.classify(last), last.boxes
+        detected: tuple[Tensor, Tensor] = self.decoder.detect([cast_queries], memory)
+        return detected
 
 
 def build_program(

@@ -98,17 +98,22 @@ class SelfAttention(nn.Module):
         Returns:
             [B, Q, C].
         """
-        images, queries, width = content.shape
+        query, key, value = self._project(content + position, content)
+        attend = functional.scaled_dot_product_attention if blocks is None else blocks.attend
+        attended = attend(query, key, value)
+        output: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
+        return output
+
+    def _project(self, where: Tensor, what: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Make queries and keys of ``where`` and values of ``what``, [B, M, Q, D] of [B, Q, C]."""
+        images, queries, width = what.shape
         split = 2 * width
         of_query, of_key, of_value = self.in_proj_bias.chunk(3)
         # A bias of the keys adds the same to all scores of a query, which the softmax ignores.
         # Its gradient would be mere rounding, which AdamW scales up to the size of any other.
         of_both = torch.cat([of_query, of_key.detach()])
-        where = functional.linear(content + position, self.in_proj_weight[:split], of_both)
-        what = functional.linear(content, self.in_proj_weight[split:], of_value)
-        query, key = where.view(images, queries, 2, self.heads, -1).unbind(2)
-        value = what.view(images, queries, self.heads, -1)
-        attend = functional.scaled_dot_product_attention if blocks is None else blocks.attend
-        attended = attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
-        output: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
-        return output
+        both = functional.linear(where, self.in_proj_weight[:split], of_both)
+        values = functional.linear(what, self.in_proj_weight[split:], of_value)
+        query, key = both.view(images, queries, 2, self.heads, -1).unbind(2)
+        value = values.view(images, queries, self.heads, -1)
+        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)

@@ -1,0 +1,94 @@
+"""A decoder whose layers learn from one-to-many pairs, and that ends with a suppressor."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msdetr.model.decoder import DecodedGroup, DecodedLayer, Decoder
+from msdetr.model.heads import ClassHead
+from msdetr.model.memory import Memory
+from msdetr.model.precision import full_precision
+from msdetr.model.queries import QueryGroup
+from msdetr.model.suppressor import Suppressor
+from msdetr.structures import Predictions
+
+
+class SuppressingDecoder(Decoder):
+    """Decoder layers for one-to-many predictions, then one that leaves one query per object.
+
+    The one-to-one prediction, which is that of inference, has the suppressor's classes and the
+    boxes of the layer before it.
+
+    Args:
+        suppressor: Runs after the last layer.
+        class_head: Prototype of the class heads; copied.
+        own_class_head: Give the suppressor a class head; otherwise it shares the last layer's.
+        **decoder: As for :class:`Decoder`; its layers have no one-to-many features of their own.
+
+    Source: *DETR with Masked Duplicate Suppressor*, arXiv 2605.23507.
+    """
+
+    def __init__(
+        self,
+        *,
+        suppressor: Suppressor,
+        class_head: ClassHead,
+        own_class_head: bool = True,
+        **decoder: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(class_head=class_head, **decoder)
+        self.suppressor = suppressor
+        self.suppressor_class_head = copy.deepcopy(class_head) if own_class_head else None
+
+    def forward(
+        self, groups: Sequence[QueryGroup], memory: Memory, *, with_one_to_many: bool = False
+    ) -> tuple[DecodedGroup, ...]:
+        """Decode the queries of the one group that there is.
+
+        Args:
+            groups: The primary group.
+            memory: What the queries look at.
+            with_one_to_many: Return the predictions of the layers, too.
+
+        Returns:
+            One one-to-one prediction, and N one-to-many predictions.
+        """
+        *before, last = self.iterate(groups, memory)
+        last_logits = self._classify_precisely(last)
+        logits = self._suppress(groups, last, last_logits)
+        one_to_one = Predictions(logits[None], last.boxes.detach()[None])
+        if not with_one_to_many:
+            return (DecodedGroup(one_to_one, None),)
+        one_to_many = Predictions(
+            torch.stack([*(self.classify(layer) for layer in before), last_logits]),
+            torch.stack([layer.boxes for layer in (*before, last)]),
+        )
+        return (DecodedGroup(one_to_one, one_to_many),)
+
+    def detect(self, groups: Sequence[QueryGroup], memory: Memory) -> tuple[Tensor, Tensor]:
+        """Compute the suppressor's logits [B, Q, K] and the last layer's boxes [B, Q, 4]."""
+        *_, last = self.iterate(groups, memory)
+        return self._suppress(groups, last, self._classify_precisely(last)), last.boxes
+
+    def _suppress(
+        self, groups: Sequence[QueryGroup], last: DecodedLayer, last_logits: Tensor
+    ) -> Tensor:
+        (group,) = groups
+        content = self.suppressor(last.content, group.position, last.boxes, last_logits)
+        head = self.suppressor_class_head
+        if head is None:
+            return self.classify(DecodedLayer(last.index, content, last.boxes, last.base, None))
+        logits: Tensor = head(content)
+        return logits
+
+    def _classify_precisely(self, layer: DecodedLayer) -> Tensor:
+        # Half precision would make many queries equally confident, and these see no duplicates.
+        head = self.class_heads[-1]
+        with full_precision(layer.content):
+            logits: Tensor = head(layer.content.to(next(head.parameters()).dtype))
+            return logits
