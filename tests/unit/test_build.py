@@ -411,6 +411,7 @@ VARIANTS: dict[str, tuple[str, Sequence[str]]] = {
     "hybrid": ("shapes_tiny_ms_hybrid", (SMALL_SHAPES,)),
     "group": ("shapes_tiny_ms_group", (SMALL_SHAPES,)),
     "denoising": ("shapes_tiny_ms_cdn", (SMALL_SHAPES,)),
+    "suppressor": ("shapes_tiny_mds", (SMALL_SHAPES,)),
 }
 
 
