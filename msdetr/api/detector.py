@@ -280,6 +280,6 @@ class Detector:
         batch = self._collator(samples)
         with autocast(self.device, self._settings.precision):
             output: ModelOutput = self.model(batch.images.to(self.device), with_one_to_many=False)
-        detections = make_detections(output, -1, batch.original_hw, self._settings)
+        detections = make_detections(output.one_to_one, -1, batch.original_hw, self._settings)
         sizes_hw = [sample.original_hw for sample in samples]
         return split_detections(detections, sizes_hw, self._loaded.label_space, threshold)

@@ -92,9 +92,12 @@ def layer_table(report: EvaluationReport) -> Table:
     table = Table(title="by decoder layer")
     for title in ("layer", *keys):
         table.add_column(title, justify="right")
-    for layer, metrics in enumerate(report.per_layer):
+    names = [str(layer) for layer in range(len(report.per_layer))]
+    if report.setting["recipe"]["model"].get("suppressor") is not None:
+        names[-1] = "suppressor"
+    for name, metrics in zip(names, report.per_layer, strict=True):
         values = [metrics.summary()[key] for key in keys]
-        table.add_row(str(layer), *("-" if v is None else f"{100 * v:.1f}" for v in values))
+        table.add_row(name, *("-" if v is None else f"{100 * v:.1f}" for v in values))
     return table
 
 

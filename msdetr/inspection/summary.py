@@ -242,6 +242,7 @@ def _setting(info: TraceInfo) -> dict[str, Any]:
     return {
         **{name: getattr(info, name) for name in names},
         "has_one_to_many_branch": info.has_one_to_many,
+        "has_suppressor": info.has_suppressor,
         "shares_class_head": info.shares_class_head,
         "num_queries": info.num_queries,
         "one_to_many": rule.section if isinstance(rule, StoredScheme) else asdict(rule),

@@ -16,6 +16,8 @@ def summary_table(summary: MatchingSummary) -> Table:
     title = f"{summary.num_targets} targets of {summary.num_images} images"
     if not summary.setting["has_one_to_many_branch"]:
         title += "; no one-to-many branch: what that assignment would be"
+    if summary.setting["has_suppressor"]:
+        title += "; 1:1 in the last layer: the suppressor's, before it: what it would be"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("decoder layer")
     for layer in summary.layers:

@@ -71,6 +71,14 @@ class TraceInfo:
     num_layers: int
     num_queries: int
 
+    @property
+    def has_suppressor(self) -> bool:
+        """Whether a suppressor alone is trained one-to-one, which the last layer's picks are of.
+
+        Picks of the layers before it are what they would be, of one-to-many predictions.
+        """
+        return self.recipe["model"].get("suppressor") is not None
+
 
 @dataclass(frozen=True, eq=False)
 class TracedBranch:

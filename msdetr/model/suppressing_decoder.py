@@ -59,7 +59,7 @@ class SuppressingDecoder(Decoder):
             One one-to-one prediction, and N one-to-many predictions.
         """
         *before, last = self.iterate(groups, memory)
-        last_logits = self._classify_precisely(last)
+        last_logits = self._classify_precisely(last.content)
         logits = self._suppress(groups, last, last_logits)
         one_to_one = Predictions(logits[None], last.boxes.detach()[None])
         if not with_one_to_many:
@@ -73,22 +73,22 @@ class SuppressingDecoder(Decoder):
     def detect(self, groups: Sequence[QueryGroup], memory: Memory) -> tuple[Tensor, Tensor]:
         """Compute the suppressor's logits [B, Q, K] and the last layer's boxes [B, Q, 4]."""
         *_, last = self.iterate(groups, memory)
-        return self._suppress(groups, last, self._classify_precisely(last)), last.boxes
+        return self._suppress(groups, last, self._classify_precisely(last.content)), last.boxes
 
     def _suppress(
         self, groups: Sequence[QueryGroup], last: DecodedLayer, last_logits: Tensor
     ) -> Tensor:
         (group,) = groups
         content = self.suppressor(last.content, group.position, last.boxes, last_logits)
-        head = self.suppressor_class_head
-        if head is None:
-            return self.classify(DecodedLayer(last.index, content, last.boxes, last.base, None))
-        logits: Tensor = head(content)
+        if self.suppressor_class_head is None:
+            return self._classify_precisely(content)
+        logits: Tensor = self.suppressor_class_head(content)
         return logits
 
-    def _classify_precisely(self, layer: DecodedLayer) -> Tensor:
+    def _classify_precisely(self, content: Tensor) -> Tensor:
+        """Apply the last layer's class head to content [B, Q, C], out of autocast."""
         # Half precision would make many queries equally confident, and these see no duplicates.
         head = self.class_heads[-1]
-        with full_precision(layer.content):
-            logits: Tensor = head(layer.content.to(next(head.parameters()).dtype))
+        with full_precision(content):
+            logits: Tensor = head(content.to(next(head.parameters()).dtype))
             return logits

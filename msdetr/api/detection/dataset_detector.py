@@ -17,7 +17,7 @@ from msdetr.data.sampling import eval_batches
 from msdetr.evaluation.results import detections_to_results
 from msdetr.evaluation.settings import DetectionSettings
 from msdetr.model.detections import select_detections, suppress_duplicates
-from msdetr.structures import Detections, ModelOutput
+from msdetr.structures import Detections, ModelOutput, Predictions
 
 Results = list[dict[str, Any]]
 
@@ -63,8 +63,9 @@ class DatasetDetector:
             every_layer: Also detect with every decoder layer's predictions.
 
         Returns:
-            COCO results of the last decoder layer; with ``every_layer`` those of all N layers,
-            from the first to the last.
+            COCO results of the last decoder layer; with ``every_layer`` those of all layers,
+            from the first to the last. A suppressor is the last layer; those before it detect
+            with their one-to-many predictions.
         """
         device = next(model.parameters()).device
         batches = list(
@@ -77,33 +78,38 @@ class DatasetDetector:
             self._loader.load(batches), len(batches), "evaluating", quiet=self._rank > 0
         )
         for batch in loaded:
+            before_suppressor = every_layer and self.settings.has_suppressor
             with autocast(device, self.settings.precision):
-                output: ModelOutput = model(batch.images.to(device), with_one_to_many=False)
-            layers = range(output.one_to_one.logits.shape[0]) if every_layer else [-1]
+                images = batch.images.to(device)
+                output: ModelOutput = model(images, with_one_to_many=before_suppressor)
+            predictions = output.one_to_one
+            if before_suppressor:
+                assert output.one_to_many is not None
+                predictions = _join(output.one_to_many, predictions)
+            layers = range(predictions.logits.shape[0]) if every_layer else [-1]
             results = results or [[] for _ in layers]
             for found, layer in zip(results, layers, strict=True):
-                found.extend(self._to_results(output, layer, batch))
+                found.extend(self._to_results(predictions, layer, batch))
         return results or [[]]
 
-    def _to_results(self, output: ModelOutput, layer: int, batch: Batch) -> Results:
-        detections = make_detections(output, layer, batch.original_hw, self.settings)
+    def _to_results(self, predictions: Predictions, layer: int, batch: Batch) -> Results:
+        detections = make_detections(predictions, layer, batch.original_hw, self.settings)
         return detections_to_results(
             detections, batch.targets.image_ids.tolist(), self.settings.category_id_of_label
         )
 
 
 def make_detections(
-    output: ModelOutput, layer: int, original_hw: Tensor, settings: DetectionSettings
+    predictions: Predictions, layer: int, original_hw: Tensor, settings: DetectionSettings
 ) -> Detections:
     """Turn the predictions of a decoder layer into detections.
 
     Args:
-        output: Of the model.
-        layer: Decoder layer, counted from 0; -1 for the last.
+        predictions: Of decoder layers.
+        layer: Which of them, counted from 0; -1 for the last.
         original_hw: [B, 2] height and width of the images before resizing, in pixels.
         settings: How detections are made.
     """
-    predictions = output.one_to_one
     detections = select_detections(
         predictions.logits[layer].float(),
         predictions.boxes_cxcywh[layer].float(),
@@ -113,6 +119,13 @@ def make_detections(
     if settings.nms_threshold is None:
         return detections
     return suppress_duplicates(detections, settings.nms_threshold)
+
+
+def _join(first: Predictions, second: Predictions) -> Predictions:
+    return Predictions(
+        torch.cat([first.logits, second.logits]),
+        torch.cat([first.boxes_cxcywh, second.boxes_cxcywh]),
+    )
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

@@ -242,10 +242,10 @@ class _Tracer:
                 yield replace(self._traced(position, on_host, row, recorded), groups=groups[row])
 
     def _record(self, output: ModelOutput, batch: Batch, row: int) -> RecordedImage:
-        num_layers, _, num_queries, _ = output.one_to_one.logits.shape
+        num_queries = output.one_to_one.logits.shape[2]
         image_id = int(batch.targets.image_ids[row])
         generator = seeded_generator("trace_cap", self._recipe.train.seed, image_id)
-        u = torch.rand(num_layers, num_queries, generator=generator)
+        u = torch.rand(output.num_layers, num_queries, generator=generator)
         return self._recorder.record(
             output, batch.targets, row, u.to(output.one_to_one.logits.device)
         )

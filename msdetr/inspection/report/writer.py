@@ -155,6 +155,7 @@ def _index(trace: MatchTrace, images: tuple[TracedImage, ...]) -> dict[str, Any]
         "weights": info.weights,
         "annotations": info.annotations_file,
         "hasOneToMany": info.has_one_to_many,
+        "hasSuppressor": info.has_suppressor,
         "sharesClassHead": info.shares_class_head,
         "numLayers": info.num_layers,
         "numQueries": info.num_queries,
