@@ -96,6 +96,23 @@ def test_query_groups_are_the_same(
         assert row["terms"]["hybrid/box/0"] > 0
 
 
+def test_suppressor_is_the_same(
+    run: Run, small: list[str], tmp_path: Path, largest_difference: Difference, rows_of: Rows
+) -> None:
+    fields = {
+        "model.placement": "b",
+        "model.extra_ffn": "false",
+        "model.suppressor": "{learned_keys: 3}",
+        "supervision.class_loss": "varifocal",
+    }
+    sets = [word for key, value in fields.items() for word in ("--set", f"{key}={value}")]
+    words = [*small, *sets, "--output"]
+    run((1, [*words, tmp_path / "1"]), (2, [*words, tmp_path / "2"]))
+    assert largest_difference(tmp_path / "1", tmp_path / "2") < TOLERANCE
+    for row, twin in zip(rows_of(tmp_path / "2"), rows_of(tmp_path / "1"), strict=True):
+        assert row["terms"] == pytest.approx(twin["terms"], rel=1e-3, abs=1e-5)
+
+
 @pytest.fixture
 def two_agents(
     trained: Path, small: list[str], environment: dict[str, str], free_port: int
