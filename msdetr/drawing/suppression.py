@@ -27,7 +27,8 @@ class DrawnSuppression:
         before: Probability of the target's class before the suppressor.
         after: The same after it.
         is_kept: Whether the suppressor keeps it.
-        by_xyxy_px: Box of the query that it attends to most; None if it sees none.
+        by: Number of the query that it attends to most; -1 if it sees none.
+        by_xyxy_px: Box of that one; None likewise.
         weight: Attention weight of that one, in 0..1.
         is_wrong: Whether that one belongs to another target or to none.
     """
@@ -38,6 +39,7 @@ class DrawnSuppression:
     before: float
     after: float
     is_kept: bool
+    by: int
     by_xyxy_px: Box | None
     weight: float
     is_wrong: bool
@@ -49,7 +51,7 @@ def draw_suppression(
     names: Sequence[str],
     queries: Sequence[DrawnSuppression],
 ) -> Image.Image:
-    """Draw targets and their queries, all of them left, those that are kept right.
+    """Draw targets and their queries, left before the suppressor, right after it.
 
     Every target and its queries have one color; targets are solid, queries dashed, suppressed
     ones dotted. On the right a line leads from every suppressed query to the one that it attends
@@ -66,29 +68,24 @@ def draw_suppression(
         for index, box in enumerate(targets_xyxy_px)
     ]
     before = [DrawnBox(q.box_xyxy_px, f"{q.query}: {q.before:.2f}", _style(q)) for q in queries]
-    kept = [
-        DrawnBox(q.box_xyxy_px, f"{q.query}: {q.after:.2f}", _style(q))
-        for q in queries
-        if q.is_kept
-    ]
-    after = draw_boxes(image, [*titles, *kept])
-    _draw_lines(after, queries, canvas_scale(image.size))
-    num_suppressed = len(queries) - len(kept)
+    after = [DrawnBox(q.box_xyxy_px, _fate(q), _style(q)) for q in queries]
+    lined = draw_boxes(image, [*titles, *after])
+    _draw_lines(lined, queries, canvas_scale(image.size))
+    num_kept = sum(query.is_kept for query in queries)
     return beside(
         [
             (
                 "before the suppressor: queries with their probabilities",
-                _all(image, titles, before),
+                draw_boxes(image, [*titles, *before]),
             ),
-            (f"after it: {len(kept)} kept, {num_suppressed} suppressed", after),
+            (f"after it: {num_kept} kept, {len(queries) - num_kept} suppressed (dotted)", lined),
         ]
     )
 
 
-def _all(
-    image: Image.Image, titles: Sequence[DrawnBox], queries: Sequence[DrawnBox]
-) -> Image.Image:
-    return draw_boxes(image, [*titles, *queries])
+def _fate(query: DrawnSuppression) -> str:
+    by = "" if query.is_kept or query.by < 0 else f" by {query.by}"
+    return f"{query.query}: {query.after:.2f}{by}"
 
 
 def _draw_lines(canvas: Image.Image, queries: Sequence[DrawnSuppression], scale: float) -> None:

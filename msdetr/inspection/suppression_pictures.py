@@ -44,6 +44,7 @@ def _drawn(found: Suppression, boxes: list[Box]) -> DrawnSuppression:
         before=found.before,
         after=found.after,
         is_kept=found.outcome == "kept",
+        by=found.by,
         by_xyxy_px=boxes[found.by] if found.by >= 0 else None,
         weight=found.weight,
         is_wrong=found.outcome in ("neighbor", "background"),

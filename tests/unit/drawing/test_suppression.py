@@ -19,12 +19,13 @@ KEPT = DrawnSuppression(
     before=0.9,
     after=0.8,
     is_kept=True,
+    by=-1,
     by_xyxy_px=None,
     weight=0.0,
     is_wrong=False,
 )
 SUPPRESSED = replace(
-    KEPT, query=4, after=0.1, is_kept=False, by_xyxy_px=(120.0, 30.0, 180.0, 90.0), weight=0.9
+    KEPT, query=4, after=0.1, is_kept=False, by=5, by_xyxy_px=(120.0, 30.0, 180.0, 90.0), weight=0.9
 )
 RED = (220, 0, 0)
 
