@@ -63,7 +63,7 @@ def evaluate(
     from rich.console import Console
 
     from msdetr.api.evaluate import evaluate as run_evaluation
-    from msdetr.api.evaluate import layer_table
+    from msdetr.api.evaluate import layer_table, suppressor_table
 
     report = run_evaluation(
         checkpoint,
@@ -86,6 +86,9 @@ def evaluate(
     console.print(report.metrics)
     if report.per_layer:
         console.print(layer_table(report))
+        compared = suppressor_table(report)
+        if compared is not None:
+            console.print(compared)
     for analysis in (report.nms_sweep, report.errors):
         if analysis is not None:
             console.print(analysis)

@@ -80,6 +80,7 @@ def evaluate(
         images.image_ids,
         setting=_setting(loaded, images, from_predictions),
         per_layer=per_layer,
+        has_suppressor=loaded.recipe.model.suppressor is not None,
     )
     if output is not None:
         report.write(output, layers[-1])
@@ -98,6 +99,26 @@ def layer_table(report: EvaluationReport) -> Table:
     for name, metrics in zip(names, report.per_layer, strict=True):
         values = [metrics.summary()[key] for key in keys]
         table.add_row(name, *("-" if v is None else f"{100 * v:.1f}" for v in values))
+    return table
+
+
+def suppressor_table(report: EvaluationReport) -> Table | None:
+    """Return what the suppressor changes, for the terminal; None where it was not asked for."""
+    before = report.before_suppressor
+    if before is None:
+        return None
+    table = Table(title="before and after the suppressor")
+    table.add_column("")
+    for title in ("before", "after"):
+        table.add_column(title, justify="right")
+    rows = {"AP": [layer.ap for layer in report.per_layer[-2:]]}
+    if before.nms_sweep is not None and report.nms_sweep is not None:
+        rows["AP gained by the best NMS"] = [before.nms_sweep.gain, report.nms_sweep.gain]
+    if before.errors is not None and report.errors is not None:
+        both = (before.errors, report.errors)
+        rows["duplicates (TIDE), in points of AP50"] = [e.kinds["duplicate"].ap50 for e in both]
+    for name, values in rows.items():
+        table.add_row(name, *("-" if value is None else f"{100 * value:.1f}" for value in values))
     return table
 
 

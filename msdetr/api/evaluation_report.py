@@ -22,6 +22,24 @@ FILES = ("metrics.json", "predictions.json")
 
 
 @dataclass(frozen=True)
+class Analyzed:
+    """What else was found out of the detections of one layer.
+
+    Attributes:
+        nms_sweep: Metrics after suppression; None unless asked for.
+        errors: Kinds of errors; None unless asked for.
+    """
+
+    nms_sweep: NmsSweep | None = None
+    errors: TideErrors | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what was asked for, as JSON values."""
+        asked = {"nms_sweep": self.nms_sweep, "errors": self.errors}
+        return {name: found.to_dict() for name, found in asked.items() if found is not None}
+
+
+@dataclass(frozen=True)
 class EvaluationReport:
     """Result of an evaluation.
 
@@ -31,6 +49,8 @@ class EvaluationReport:
         setting: What was evaluated and how, as JSON values.
         nms_sweep: Metrics after suppression; None unless asked for.
         errors: Kinds of errors; None unless asked for.
+        before_suppressor: Both of the last layer before a suppressor; None without one, or
+            unless every layer was asked for.
     """
 
     metrics: CocoMetrics
@@ -38,15 +58,17 @@ class EvaluationReport:
     setting: dict[str, Any]
     nms_sweep: NmsSweep | None = None
     errors: TideErrors | None = None
+    before_suppressor: Analyzed | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, the twelve numbers at the top level."""
         layers = [metrics.summary() for metrics in self.per_layer]
-        asked = {"nms_sweep": self.nms_sweep, "errors": self.errors}
+        before = self.before_suppressor
         return {
             **self.metrics.to_dict(),
             "per_layer": layers,
-            **{name: found.to_dict() for name, found in asked.items() if found is not None},
+            **Analyzed(self.nms_sweep, self.errors).to_dict(),
+            **({} if before is None else {"before_suppressor": before.to_dict()}),
             "setting": self.setting,
         }
 
@@ -94,6 +116,7 @@ class Analyses:
         *,
         setting: dict[str, Any],
         per_layer: bool = False,
+        has_suppressor: bool = False,
     ) -> EvaluationReport:
         """Score the results of one or more layers; the analyses are of the last.
 
@@ -103,15 +126,28 @@ class Analyses:
             image_ids: Images to evaluate.
             setting: What is evaluated and how, as JSON values.
             per_layer: Keep the metrics of every layer.
+            has_suppressor: Whether the last layer is a suppressor; with ``per_layer`` the
+                analyses then are of the layer before it, too.
         """
         scored = [evaluate_boxes(ground_truth, each, image_ids=image_ids) for each in layers]
-        last = layers[-1]
+        last = self._analyze(ground_truth, layers[-1], image_ids)
+        compared = has_suppressor and per_layer
         return EvaluationReport(
             metrics=scored[-1],
             per_layer=tuple(scored) if per_layer else (),
             setting={**setting, "evaluator": describe_library()},
-            nms_sweep=sweep_nms(ground_truth, last, image_ids=image_ids)
-            if self.nms_sweep
+            nms_sweep=last.nms_sweep,
+            errors=last.errors,
+            before_suppressor=self._analyze(ground_truth, layers[-2], image_ids)
+            if compared
             else None,
-            errors=measure_errors(ground_truth, last, image_ids=image_ids) if self.errors else None,
+        )
+
+    def _analyze(
+        self, ground_truth: Mapping[str, Any], results: Results, image_ids: Sequence[int]
+    ) -> Analyzed:
+        truth, images = ground_truth, image_ids
+        return Analyzed(
+            sweep_nms(truth, results, image_ids=images) if self.nms_sweep else None,
+            measure_errors(truth, results, image_ids=images) if self.errors else None,
         )

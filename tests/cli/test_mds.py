@@ -54,12 +54,16 @@ def test_branches_have_layers_of_their_own(
 def test_layers_are_evaluated_before_and_after_the_suppressor(
     suppressing: Path, tmp_path: Path, msdetr: Msdetr
 ) -> None:
-    command = ("eval", "--ckpt", suppressing, "--device", "cpu", "--per-layer")
+    command = ("eval", "--ckpt", suppressing, "--device", "cpu", "--per-layer", "--nms-sweep")
     done = msdetr(*command, "--output", tmp_path / "eval")
     assert done.code == 0, done.err
     metrics = json.loads((tmp_path / "eval/metrics.json").read_text())
     assert len(metrics["per_layer"]) == 3
     assert metrics["per_layer"][-1]["ap"] == metrics["ap"]
+    before, after = metrics["before_suppressor"]["nms_sweep"], metrics["nms_sweep"]
+    assert before[0]["ap"] == metrics["per_layer"][-2]["ap"]
+    assert after[0]["ap"] == metrics["ap"]
+    assert "AP gained by the best NMS" in done.out
     table = done.out[done.out.index("by decoder layer") :]
     assert [name in table for name in ("0", "1", "suppressor")] == [True] * 3
 
