@@ -26,7 +26,7 @@ from msdetr.inspection.summary_table import group_table, summary_table, suppress
 from msdetr.inspection.suppression_pictures import save_suppression_picture
 from msdetr.inspection.suppression_summary import SuppressionTable
 from msdetr.inspection.trace import MatchTrace
-from msdetr.recipe import recipe_to_dict
+from msdetr.recipe import recipe_from_dict, recipe_to_dict
 
 TRACE_DIR, TABLE_FILE, SUMMARY_FILE = "trace", "assignments.csv", "summary.json"
 GROUPS_FILE, PICTURES_DIR, REPORT_FILE = "groups.csv", "pictures", "matching.html"
@@ -184,7 +184,9 @@ def _require_same(trace: MatchTrace, source: TraceSource) -> None:
     """Refuse a trace that was made of anything but the checkpoint given beside it."""
     assert source.checkpoint is not None
     loaded = open_checkpoint(source.checkpoint, recipe=source.recipe)
-    here, there = recipe_to_dict(loaded.recipe), trace.info.recipe
+    here = recipe_to_dict(loaded.recipe)
+    # Read as a recipe: it may lack fields that are newer than the trace.
+    there = recipe_to_dict(recipe_from_dict(trace.info.recipe, str(source.trace)))
     for section in ("model", "supervision"):
         for key, value, other in _differences(here[section], there.get(section), section):
             raise TraceError(

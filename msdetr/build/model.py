@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Literal
 
 from msdetr.model import (
@@ -194,24 +192,26 @@ def _build_training_groups(
 
 def _build_decoder(recipe: ModelRecipe, class_head: ClassHead, box_head: BoxHead) -> Decoder:
     layers = [_build_decoder_layer(recipe) for _ in range(recipe.decoder_layers)]
-    return _decoder_kind(recipe)(
+    if recipe.suppressor is None:
+        return Decoder(
+            layers=layers,
+            class_head=class_head,
+            box_head=box_head,
+            iterative_refinement=recipe.iterative_refinement,
+            look_forward_twice=recipe.look_forward_twice,
+            first_size_bias=0.0 if recipe.two_stage else _SIZE_BIAS_OF_POINTS,
+        )
+    chosen = recipe.suppressor
+    return SuppressingDecoder(
         layers=layers,
         class_head=class_head,
         box_head=box_head,
-        iterative_refinement=recipe.iterative_refinement,
+        suppressor=Suppressor(
+            _layer_sizes(recipe), learned_keys=chosen.learned_keys, relation=chosen.relation
+        ),
+        own_class_head=chosen.own_class_head,
         look_forward_twice=recipe.look_forward_twice,
-        first_size_bias=0.0 if recipe.two_stage else _SIZE_BIAS_OF_POINTS,
     )
-
-
-def _decoder_kind(recipe: ModelRecipe) -> Callable[..., Decoder]:
-    chosen = recipe.suppressor
-    if chosen is None:
-        return Decoder
-    suppressor = Suppressor(
-        _layer_sizes(recipe), learned_keys=chosen.learned_keys, relation=chosen.relation
-    )
-    return partial(SuppressingDecoder, suppressor=suppressor, own_class_head=chosen.own_class_head)
 
 
 def _build_decoder_layer(recipe: ModelRecipe) -> DecoderLayer:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from msdetr.model.decoder import DecodedGroup, DecodedLayer, Decoder
-from msdetr.model.heads import ClassHead
+from msdetr.model.decoder_layer import DecoderLayer
+from msdetr.model.heads import BoxHead, ClassHead
 from msdetr.model.memory import Memory
 from msdetr.model.precision import full_precision
 from msdetr.model.queries import QueryGroup
@@ -25,10 +25,12 @@ class SuppressingDecoder(Decoder):
     boxes of the layer before it.
 
     Args:
-        suppressor: Runs after the last layer.
+        layers: At least one layer, without one-to-many features of their own.
         class_head: Prototype of the class heads; copied.
+        box_head: Prototype of the box heads; copied.
+        suppressor: Runs after the last layer.
         own_class_head: Give the suppressor a class head; otherwise it shares the last layer's.
-        **decoder: As for :class:`Decoder`; its layers have no one-to-many features of their own.
+        look_forward_twice: Let a layer's box loss also reach the previous layer's box head.
 
     Source: *DETR with Masked Duplicate Suppressor*, arXiv 2605.23507.
     """
@@ -36,12 +38,19 @@ class SuppressingDecoder(Decoder):
     def __init__(
         self,
         *,
-        suppressor: Suppressor,
+        layers: Sequence[DecoderLayer],
         class_head: ClassHead,
+        box_head: BoxHead,
+        suppressor: Suppressor,
         own_class_head: bool = True,
-        **decoder: Any,  # noqa: ANN401
+        look_forward_twice: bool = False,
     ) -> None:
-        super().__init__(class_head=class_head, **decoder)
+        super().__init__(
+            layers=layers,
+            class_head=class_head,
+            box_head=box_head,
+            look_forward_twice=look_forward_twice,
+        )
         self.suppressor = suppressor
         self.suppressor_class_head = copy.deepcopy(class_head) if own_class_head else None
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from msdetr.model.box_relation import BoxRelationBias
-from msdetr.model.layers import FeedForward, LayerSizes, SelfAttention
+from msdetr.model.layers import FeedForward, LayerSizes, QueryAttention
 
 
 def more_confident(logits: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def more_confident(logits: Tensor) -> Tensor:
     return confidence[:, :, None] < confidence[:, None]
 
 
-class SuppressorAttention(SelfAttention):
+class SuppressorAttention(QueryAttention):
     """Attention to more confident queries and to learned keys, which every query sees.
 
     Args:
@@ -52,9 +52,7 @@ class SuppressorAttention(SelfAttention):
             self.learned_bias = nn.Parameter(start)
             self.relation = BoxRelationBias(heads)
 
-    def forward(  # type: ignore[override]
-        self, content: Tensor, position: Tensor, boxes: Tensor, visible: Tensor
-    ) -> Tensor:
+    def forward(self, content: Tensor, position: Tensor, boxes: Tensor, visible: Tensor) -> Tensor:
         """Let queries take from what they see.
 
         Args:
@@ -70,9 +68,7 @@ class SuppressorAttention(SelfAttention):
         mask = self._mask(boxes, visible)
         if self.relation is not None:
             mask = mask.to(query.dtype)
-        attended = functional.scaled_dot_product_attention(query, key, value, mask)
-        output: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
-        return output
+        return self.merge(functional.scaled_dot_product_attention(query, key, value, mask))
 
     def weights(self, content: Tensor, position: Tensor, boxes: Tensor, visible: Tensor) -> Tensor:
         """Compute the weights [B, M, Q, Q + G] of queries and learned keys, as they are used."""
@@ -101,7 +97,7 @@ class SuppressorAttention(SelfAttention):
     def _heads(self, content: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries [B, M, Q, D], and keys and values [B, M, Q + G, D]."""
         where = content + position if self.relation is None else content
-        query, key, value = self._project(where, content)
+        query, key, value = self.project(where, content)
         width = content.shape[-1]
         _, of_key, of_value = self.in_proj_bias.chunk(3)
         weights = self.in_proj_weight[width : 2 * width], self.in_proj_weight[2 * width :]

@@ -131,3 +131,18 @@ def test_queries_have_no_order() -> None:
     order = torch.randperm(6)
     permuted = suppressor(*(tensor[:, order] for tensor in inputs))
     torch.testing.assert_close(permuted, suppressor(*inputs)[:, order])
+
+
+def test_relations_are_not_kept_for_the_backward_pass() -> None:
+    num_queries, kept = 300, 0
+
+    def keep(tensor: Tensor) -> Tensor:
+        nonlocal kept
+        kept += tensor.nelement() * tensor.element_size()
+        return tensor
+
+    suppressor, inputs = make(), draw(num_queries)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        suppressor(*inputs)
+    of_relations = 2 * num_queries**2 * 128 * 4
+    assert 0 < kept < of_relations / 4
