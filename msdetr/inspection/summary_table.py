@@ -125,7 +125,7 @@ def group_table(summary: MatchingSummary) -> Table | None:
 _OUTCOMES = {
     "kept": "kept",
     "duplicate": "suppressed, sees most a query of the same target",
-    "neighbor": "suppressed, sees most a query of another target",
+    "neighbour": "suppressed, sees most a query of another target",
     "background": "suppressed, sees most a query of no target",
     "alone": "suppressed, sees no query",
 }
@@ -161,7 +161,7 @@ def suppression_table(summary: MatchingSummary) -> Table | None:
 
 
 def _lost_targets(found: SuppressionSummary) -> str | None:
-    wrong = [each for each in found.lost if each.outcome in ("neighbor", "background")]
+    wrong = [each for each in found.lost if each.outcome in ("neighbour", "background")]
     if not wrong:
         return None
     listed = [

@@ -16,7 +16,7 @@ SAME_OBJECT_IOU = 0.5
 KEPT_SHARE = 0.5
 """A query is suppressed if less than this share of its probability is left."""
 
-Outcome = Literal["kept", "duplicate", "neighbor", "background", "alone"]
+Outcome = Literal["kept", "duplicate", "neighbour", "background", "alone"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Suppression:
             return "alone"
         if self.by_target < 0:
             return "background"
-        return "duplicate" if self.by_target == self.target else "neighbor"
+        return "duplicate" if self.by_target == self.target else "neighbour"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""

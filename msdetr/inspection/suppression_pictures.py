@@ -47,7 +47,7 @@ def _drawn(found: Suppression, boxes: list[Box]) -> DrawnSuppression:
         by=found.by,
         by_xyxy_px=boxes[found.by] if found.by >= 0 else None,
         weight=found.weight,
-        is_wrong=found.outcome in ("neighbor", "background"),
+        is_wrong=found.outcome in ("neighbour", "background"),
     )
 
 

@@ -23,7 +23,7 @@ class LostTarget:
         query: Its most probable query before the suppressor.
         before: That query's probability of the target's class before the suppressor.
         after: The same after it.
-        outcome: By what it is suppressed; "neighbor" and "background" are the wrong ones.
+        outcome: By what it is suppressed; "neighbour" and "background" are the wrong ones.
         by: The query that it attends to most; -1 for none.
         by_target: Target that this one belongs to; -1 for none.
         weight: Its attention weight.
@@ -80,7 +80,7 @@ def summarize_suppressions(
             if number == 0:
                 lost.append(_lost(image_id, queries[0]))
     lost.sort(key=lambda each: -each.before)
-    names = ("kept", "duplicate", "neighbor", "background", "alone")
+    names = ("kept", "duplicate", "neighbour", "background", "alone")
     return SuppressionSummary(
         num_queries=len(every),
         outcomes={name: sum(each.outcome == name for each in every) for name in names},

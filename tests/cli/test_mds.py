@@ -125,5 +125,17 @@ def test_inspection_shows_both_branches(suppressing: Path, tmp_path: Path, msdet
     assert summary["setting"]["has_suppressor"] is True
     first, last = summary["layers"]
     assert (first["loss_one_to_one"], last["loss_one_to_one"] > 0) == (0.0, True)
+    assert "that learn to detect targets" in done.out
+    assert summary["suppression"]["num_queries"] == sum(summary["suppression"]["outcomes"].values())
+    with (tmp_path / "inspection/suppressions.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == summary["suppression"]["num_queries"] > 0
+    assert list((tmp_path / "inspection/pictures").glob("*_suppression.png"))
+    assert "<h2>The suppressor" in (tmp_path / "inspection/matching.html").read_text()
     with (tmp_path / "inspection/assignments.csv").open() as file:
         assert {row["layer"] for row in csv.DictReader(file)} == {"0", "1"}
+    again = msdetr(
+        "inspect-matching", "--trace", tmp_path / "inspection/trace", "--output", tmp_path / "again"
+    )
+    assert again.code == 0, again.err
+    first, second = (tmp_path / name / "suppressions.csv" for name in ("inspection", "again"))
+    assert first.read_bytes() == second.read_bytes()

@@ -46,11 +46,11 @@ def test_queries_of_targets_by_probability() -> None:
     assert third.iou == pytest.approx(1)
 
 
-def test_a_query_of_another_target_is_a_neighbor() -> None:
+def test_a_query_of_another_target_is_a_neighbour() -> None:
     weights = view().weights.clone()
     weights[2] = torch.tensor([0.75, 0, 0, 0.125, 0.125, 0])
     *_, third = find_suppressions(replace(view(), weights=weights))
-    assert (third.by, third.by_target, third.outcome) == (0, 0, "neighbor")
+    assert (third.by, third.by_target, third.outcome) == (0, 0, "neighbour")
 
 
 def test_nobody_to_blame() -> None:

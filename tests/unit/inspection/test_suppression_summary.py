@@ -37,7 +37,7 @@ def test_outcomes_targets_and_means() -> None:
     assert summary.outcomes == {
         "kept": 2,
         "duplicate": 1,
-        "neighbor": 1,
+        "neighbour": 1,
         "background": 0,
         "alone": 0,
     }
@@ -52,7 +52,7 @@ def test_lost_targets_are_named_the_most_probable_first() -> None:
     summary = summarize_suppressions([(7, (KEPT, LOST)), (8, (other,))])
     assert [(each.image_id, each.target, each.outcome) for each in summary.lost] == [
         (8, 1, "background"),
-        (7, 1, "neighbor"),
+        (7, 1, "neighbour"),
     ]
     assert summary.num_lost == 2
 
