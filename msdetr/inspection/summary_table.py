@@ -137,7 +137,7 @@ def suppression_table(summary: MatchingSummary) -> Table | None:
     found = summary.suppression
     if found is None:
         return None
-    title = f"the suppressor and the {found.num_queries} queries that learn to detect targets"
+    title = f"the suppressor and {found.num_queries} queries of targets"
     table = Table(
         title=title,
         title_justify="left",

@@ -125,7 +125,7 @@ def test_inspection_shows_both_branches(suppressing: Path, tmp_path: Path, msdet
     assert summary["setting"]["has_suppressor"] is True
     first, last = summary["layers"]
     assert (first["loss_one_to_one"], last["loss_one_to_one"] > 0) == (0.0, True)
-    assert "that learn to detect targets" in done.out
+    assert f"the suppressor and {summary['suppression']['num_queries']} queries" in done.out
     assert summary["suppression"]["num_queries"] == sum(summary["suppression"]["outcomes"].values())
     with (tmp_path / "inspection/suppressions.csv").open() as file:
         assert len(list(csv.DictReader(file))) == summary["suppression"]["num_queries"] > 0
