@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    criterion = Criterion(published_supervision(), alpha=0.25, gamma=2.0)
+    criterion = Criterion(published_supervision())
     cases = {name: make_case(counts, options.device) for name, counts in CASES.items()}
     for warm_up in (True, False):
         for _ in range(3 if warm_up else options.runs):

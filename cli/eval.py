@@ -68,7 +68,7 @@ def evaluate(
 ) -> None:
     """Evaluate a checkpoint or a results file: the COCO numbers, AP by IoU and by class."""
     from msdetr.api.evaluate import evaluate as run_evaluation
-    from msdetr.api.evaluate import layer_table
+    from msdetr.api.evaluate import layer_table, suppressor_table
     from msdetr.terminal import LiteralConsole
 
     report = run_evaluation(
@@ -93,6 +93,9 @@ def evaluate(
     console.print(report.metrics)
     if report.per_layer:
         console.print(layer_table(report))
+        compared = suppressor_table(report)
+        if compared is not None:
+            console.print(compared)
     for analysis in (report.per_branch, report.nms_sweep, report.errors):
         if analysis is not None:
             console.print(analysis)

@@ -129,7 +129,7 @@ class FeatureLevels:
 
 @dataclass(frozen=True)
 class Predictions(_TensorFields):
-    """Predictions of all decoder layers.
+    """Predictions of all decoder layers that make any, of one branch.
 
     Attributes:
         logits: [N, B, Q, K] float.
@@ -184,10 +184,11 @@ PRIMARY = "primary"
 class ModelOutput:
     """What the model predicts for a batch.
 
-    The first three fields belong to the primary group, which is all there is at inference.
+    The first three fields belong to the primary group, which is all there is at inference. The
+    branches need not have the same layers: a suppressor alone predicts one-to-one.
 
     Attributes:
-        one_to_one: Predictions trained with one-to-one supervision; the detections.
+        one_to_one: Predictions trained with one-to-one supervision; the last are the detections.
         one_to_many: Predictions of the one-to-many branch, or None where it did not run.
         proposals: Predictions of the proposal stage, or None for one-stage models.
         extra_groups: Query groups that only training has.
@@ -203,6 +204,12 @@ class ModelOutput:
         """All groups, the primary one first."""
         primary = GroupOutput(PRIMARY, self.one_to_one, self.one_to_many, self.proposals)
         return (primary, *self.extra_groups)
+
+    @property
+    def num_layers(self) -> int:
+        """The most layers of a branch."""
+        branches = [self.one_to_one, *([] if self.one_to_many is None else [self.one_to_many])]
+        return max(branch.logits.shape[0] for branch in branches)
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,7 @@ def evaluate(
         setting=_setting(loaded, images, from_predictions),
         per_layer=per_layer,
         branches=found.branches,
+        has_suppressor=loaded.recipe.model.suppressor is not None,
     )
     if from_predictions is None:
         cost = _measure_cost(loaded, images, time.perf_counter() - started)
@@ -129,9 +130,32 @@ def layer_table(report: EvaluationReport) -> Table:
     table = Table(title="by decoder layer")
     for title in ("layer", *keys):
         table.add_column(title, justify="right")
-    for layer, metrics in enumerate(report.per_layer):
+    names = [str(layer) for layer in range(len(report.per_layer))]
+    if report.setting["recipe"]["model"].get("suppressor") is not None:
+        names[-1] = "suppressor"
+    for name, metrics in zip(names, report.per_layer, strict=True):
         values = [metrics.summary()[key] for key in keys]
-        table.add_row(str(layer), *("-" if v is None else f"{100 * v:.1f}" for v in values))
+        table.add_row(name, *("-" if v is None else f"{100 * v:.1f}" for v in values))
+    return table
+
+
+def suppressor_table(report: EvaluationReport) -> Table | None:
+    """Return what the suppressor changes, for the terminal; None where it was not asked for."""
+    before = report.before_suppressor
+    if before is None:
+        return None
+    table = Table(title="before and after the suppressor")
+    table.add_column("")
+    for title in ("before", "after"):
+        table.add_column(title, justify="right")
+    rows = {"AP": [layer.ap for layer in report.per_layer[-2:]]}
+    if before.nms_sweep is not None and report.nms_sweep is not None:
+        rows["AP gained by the best NMS"] = [before.nms_sweep.gain, report.nms_sweep.gain]
+    if before.errors is not None and report.errors is not None:
+        both = (before.errors, report.errors)
+        rows["duplicates (TIDE), in points of AP50"] = [e.kinds["duplicate"].ap50 for e in both]
+    for name, values in rows.items():
+        table.add_row(name, *("-" if value is None else f"{100 * value:.1f}" for value in values))
     return table
 
 

@@ -23,6 +23,24 @@ FILES = ("metrics.json", "predictions.json")
 
 
 @dataclass(frozen=True)
+class Analyzed:
+    """What else was found out of the detections of one layer.
+
+    Attributes:
+        nms_sweep: Metrics after suppression; None unless asked for.
+        errors: Kinds of errors; None unless asked for.
+    """
+
+    nms_sweep: NmsSweep | None = None
+    errors: TideErrors | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what was asked for, as JSON values."""
+        asked = {"nms_sweep": self.nms_sweep, "errors": self.errors}
+        return {name: found.to_dict() for name, found in asked.items() if found is not None}
+
+
+@dataclass(frozen=True)
 class EvaluationReport:
     """Result of an evaluation.
 
@@ -34,6 +52,8 @@ class EvaluationReport:
         errors: Kinds of errors; None unless asked for.
         per_branch: Metrics of both branches by decoder layer; None unless asked for.
         cost: Seconds, memory and operations, as JSON values; None where no model ran.
+        before_suppressor: Both of the last layer before a suppressor; None without one, or
+            unless every layer was asked for.
     """
 
     metrics: CocoMetrics
@@ -43,19 +63,19 @@ class EvaluationReport:
     errors: TideErrors | None = None
     per_branch: BranchMetrics | None = None
     cost: dict[str, Any] | None = None
+    before_suppressor: Analyzed | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, the twelve numbers at the top level."""
         layers = [metrics.summary() for metrics in self.per_layer]
-        asked = {
-            "per_branch": self.per_branch,
-            "nms_sweep": self.nms_sweep,
-            "errors": self.errors,
-        }
+        before = self.before_suppressor
+        branches = self.per_branch
         return {
             **self.metrics.to_dict(),
             "per_layer": layers,
-            **{name: found.to_dict() for name, found in asked.items() if found is not None},
+            **({} if branches is None else {"per_branch": branches.to_dict()}),
+            **Analyzed(self.nms_sweep, self.errors).to_dict(),
+            **({} if before is None else {"before_suppressor": before.to_dict()}),
             **({} if self.cost is None else {"cost": self.cost}),
             "setting": self.setting,
         }
@@ -105,6 +125,7 @@ class Analyses:
         setting: dict[str, Any],
         per_layer: bool = False,
         branches: BranchResults | None = None,
+        has_suppressor: bool = False,
     ) -> EvaluationReport:
         """Score the results of one or more layers; the analyses are of the last.
 
@@ -115,18 +136,31 @@ class Analyses:
             setting: What is evaluated and how, as JSON values.
             per_layer: Keep the metrics of every layer.
             branches: Results of both branches by layer, where they are to be told apart.
+            has_suppressor: Whether the last layer is a suppressor; with ``per_layer`` the
+                analyses then are of the layer before it, too.
         """
         scored = [evaluate_boxes(ground_truth, each, image_ids=image_ids) for each in layers]
-        last = layers[-1]
+        last = self._analyze(ground_truth, layers[-1], image_ids)
+        compared = has_suppressor and per_layer
         return EvaluationReport(
             metrics=scored[-1],
             per_layer=tuple(scored) if per_layer else (),
             setting={**setting, "evaluator": describe_library()},
-            nms_sweep=sweep_nms(ground_truth, last, image_ids=image_ids)
-            if self.nms_sweep
+            nms_sweep=last.nms_sweep,
+            errors=last.errors,
+            before_suppressor=self._analyze(ground_truth, layers[-2], image_ids)
+            if compared
             else None,
-            errors=measure_errors(ground_truth, last, image_ids=image_ids) if self.errors else None,
             per_branch=measure_branches(ground_truth, branches, image_ids=image_ids)
             if branches is not None
             else None,
+        )
+
+    def _analyze(
+        self, ground_truth: Mapping[str, Any], results: Results, image_ids: Sequence[int]
+    ) -> Analyzed:
+        truth, images = ground_truth, image_ids
+        return Analyzed(
+            sweep_nms(truth, results, image_ids=images) if self.nms_sweep else None,
+            measure_errors(truth, results, image_ids=images) if self.errors else None,
         )

@@ -22,12 +22,15 @@ from msdetr.inspection.pictures import ImagePictures
 from msdetr.inspection.rematch import rematch
 from msdetr.inspection.report import write_report
 from msdetr.inspection.summary import MatchingSummary, SummaryBuilder
-from msdetr.inspection.summary_table import group_table, summary_table
+from msdetr.inspection.summary_table import group_table, summary_table, suppression_table
+from msdetr.inspection.suppression_pictures import save_suppression_picture
+from msdetr.inspection.suppression_summary import SuppressionTable
 from msdetr.inspection.trace import MatchTrace
-from msdetr.recipe import recipe_to_dict
+from msdetr.recipe import recipe_from_dict, recipe_to_dict
 
 TRACE_DIR, TABLE_FILE, SUMMARY_FILE = "trace", "assignments.csv", "summary.json"
 GROUPS_FILE, PICTURES_DIR, REPORT_FILE = "groups.csv", "pictures", "matching.html"
+SUPPRESSIONS_FILE = "suppressions.csv"
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,10 @@ class InspectionReport:
 
     def table(self) -> Table | Group:
         """Return the statistics for the terminal."""
-        groups = group_table(self.summary)
         table = summary_table(self.summary)
-        return table if groups is None else Group(table, groups)
+        others = (group_table(self.summary), suppression_table(self.summary))
+        found = [other for other in others if other is not None]
+        return Group(table, *found) if found else table
 
 
 def inspect_matching(
@@ -100,13 +104,15 @@ def inspect_matching(
         source: Where the trace comes from.
         output: Directory for the trace (unless it was stored before), ``assignments.csv``,
             ``summary.json``, ``pictures`` and ``matching.html``; ``groups.csv`` where training
-            has query groups beside the primary one.
+            has query groups beside the primary one, ``suppressions.csv`` where the model has a
+            suppressor.
         options: What is shown.
 
     Raises:
         InvalidInputError: Something given cannot be used as asked; nothing is written.
     """
-    names = (TABLE_FILE, GROUPS_FILE, SUMMARY_FILE, PICTURES_DIR, REPORT_FILE)
+    tables = (TABLE_FILE, GROUPS_FILE, SUPPRESSIONS_FILE)
+    names = (*tables, SUMMARY_FILE, PICTURES_DIR, REPORT_FILE)
     check_output(output, names if source.trace else (TRACE_DIR, *names))
     trace = obtain_trace(source)
     layers = _choose_layers(options.layers, trace.info.num_layers)
@@ -178,7 +184,9 @@ def _require_same(trace: MatchTrace, source: TraceSource) -> None:
     """Refuse a trace that was made of anything but the checkpoint given beside it."""
     assert source.checkpoint is not None
     loaded = open_checkpoint(source.checkpoint, recipe=source.recipe)
-    here, there = recipe_to_dict(loaded.recipe), trace.info.recipe
+    here = recipe_to_dict(loaded.recipe)
+    # Read as a recipe: it may lack fields that are newer than the trace.
+    there = recipe_to_dict(recipe_from_dict(trace.info.recipe, str(source.trace)))
     for section in ("model", "supervision"):
         for key, value, other in _differences(here[section], there.get(section), section):
             raise TraceError(
@@ -221,7 +229,9 @@ def _write_tables(
                 pictures = ImagePictures(image, matching, trace.info, layers)
                 pictures.save(output / PICTURES_DIR)
                 save_noise_picture(image, trace.info, output / PICTURES_DIR)
+                save_suppression_picture(image, trace.info, output / PICTURES_DIR)
     _write_groups(trace, output)
+    _write_suppressions(trace, output)
     return builder.build()
 
 
@@ -232,6 +242,15 @@ def _write_groups(trace: MatchTrace, output: Path) -> None:
         table = GroupTable(file)
         for image in trace.images:
             table.write(image.image_id, image.groups)
+
+
+def _write_suppressions(trace: MatchTrace, output: Path) -> None:
+    if not trace.info.has_suppressor:
+        return
+    with (output / SUPPRESSIONS_FILE).open("w", newline="", encoding="utf-8") as file:
+        table = SuppressionTable(file, trace.info.category_names)
+        for image in trace.images:
+            table.write(image.image_id, image.labels.tolist(), image.suppressions)
 
 
 def _choose_layers(asked: tuple[int, ...] | None, num_layers: int) -> list[int]:

@@ -193,4 +193,5 @@ def build_detection_settings(
         batch_size=evaluation.batch_size,
         precision="fp32" if is_wrapped else recipe.train.precision,
         category_id_of_label=label_space.category_id_by_label,
+        has_suppressor=recipe.model.suppressor is not None,
     )

@@ -21,6 +21,8 @@ from msdetr.model import (
     LearnedQueries,
     Neck,
     OneToManySource,
+    SuppressingDecoder,
+    Suppressor,
     TimmBackbone,
     TrainingGroups,
     TwoStageQueries,
@@ -77,14 +79,7 @@ def build_model(
         neck=Neck(backbone.channels, recipe.width, recipe.levels),
         encoder=_build_encoder(recipe, checkpoint_encoder=checkpoint_encoder),
         query_source=_build_query_source(recipe, class_head, box_head),
-        decoder=Decoder(
-            layers=[_build_decoder_layer(recipe) for _ in range(recipe.decoder_layers)],
-            class_head=class_head,
-            box_head=box_head,
-            iterative_refinement=recipe.iterative_refinement,
-            look_forward_twice=recipe.look_forward_twice,
-            first_size_bias=0.0 if recipe.two_stage else _SIZE_BIAS_OF_POINTS,
-        ),
+        decoder=_build_decoder(recipe, class_head, box_head),
         # Last, so that all other weights start as they do without such groups.
         training_groups=_build_training_groups(recipe, class_head, box_head, one_to_many_groups),
     )
@@ -210,8 +205,35 @@ def _build_training_groups(
     )
 
 
+def _build_decoder(recipe: ModelRecipe, class_head: ClassHead, box_head: BoxHead) -> Decoder:
+    layers = [_build_decoder_layer(recipe) for _ in range(recipe.decoder_layers)]
+    if recipe.suppressor is None:
+        return Decoder(
+            layers=layers,
+            class_head=class_head,
+            box_head=box_head,
+            iterative_refinement=recipe.iterative_refinement,
+            look_forward_twice=recipe.look_forward_twice,
+            first_size_bias=0.0 if recipe.two_stage else _SIZE_BIAS_OF_POINTS,
+        )
+    chosen = recipe.suppressor
+    return SuppressingDecoder(
+        layers=layers,
+        class_head=class_head,
+        box_head=box_head,
+        suppressor=Suppressor(
+            _layer_sizes(recipe), learned_keys=chosen.learned_keys, relation=chosen.relation
+        ),
+        own_class_head=chosen.own_class_head,
+        look_forward_twice=recipe.look_forward_twice,
+    )
+
+
 def _build_decoder_layer(recipe: ModelRecipe) -> DecoderLayer:
     order, one_to_many = _PLACEMENTS[recipe.placement]
+    if recipe.suppressor is not None:
+        # All that the layers predict is one-to-many, with heads of which there is one kind.
+        one_to_many = OneToManySource.NONE
     return DecoderLayer(
         _layer_sizes(recipe), order=order, one_to_many=one_to_many, extra_ffn=recipe.extra_ffn
     )

@@ -12,12 +12,15 @@ from msdetr.assignment.own_file import load_assigner
 from msdetr.assignment.task_aligned import TaskAlignedAssigner
 from msdetr.losses import (
     BranchRule,
+    ClassLoss,
     Criterion,
     DenoisingRule,
+    FocalLoss,
     GroupRule,
     LossWeights,
     Normalizer,
     Supervision,
+    VarifocalLoss,
 )
 from msdetr.model.training_groups import name_group
 from msdetr.recipe import (
@@ -56,7 +59,7 @@ def build_criterion(
         groups=groups,
         denoising=None if recipe.denoising is None else _denoising_rule(recipe.denoising),
     )
-    return Criterion(supervision, alpha=recipe.focal.alpha, gamma=recipe.focal.gamma)
+    return Criterion(supervision, _class_loss(recipe))
 
 
 def build_assigner(recipe: OneToManyRecipe, focal: FocalRecipe) -> Assigner:
@@ -80,6 +83,12 @@ def build_assigner(recipe: OneToManyRecipe, focal: FocalRecipe) -> Assigner:
             return TaskAlignedAssigner(chosen.k, chosen.class_power, chosen.iou_power)
         case assigners.FileRecipe() as chosen:
             return load_assigner(chosen.file, chosen.class_name, chosen.options)
+
+
+def _class_loss(recipe: SupervisionRecipe) -> ClassLoss:
+    if recipe.class_loss == "varifocal":
+        return VarifocalLoss()
+    return FocalLoss(recipe.focal.alpha, recipe.focal.gamma)
 
 
 def _scale_groups(

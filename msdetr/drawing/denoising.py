@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from msdetr.drawing.boxes import DrawnBox, caption_font, draw_boxes
+from msdetr.drawing.boxes import DrawnBox, draw_boxes
 from msdetr.drawing.captions import Box
-from msdetr.drawing.palette import BLACK, COLORS, WHITE, Dash, Style
-
-_GAP_PX = 12
+from msdetr.drawing.palette import COLORS, Dash, Style
+from msdetr.drawing.panels import beside
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def draw_noise(
     negative = [slot for slot in slots if not slot.positive]
     if negative:
         panels.append(("negative slots: to find nothing", negative))
-    return _beside(
+    return beside(
         [(title, _draw_panel(image, targets_xyxy_px, names, chosen)) for title, chosen in panels]
     )
 
@@ -76,16 +75,3 @@ def _color(target: int) -> tuple[int, int, int]:
 
 def _dash(slot: NoisedBox) -> Dash:
     return "dotted" if slot.flipped else "dashed"
-
-
-def _beside(panels: Sequence[tuple[str, Image.Image]]) -> Image.Image:
-    font = caption_font(panels[0][1].size)
-    heading = 2 * int(font.size) if hasattr(font, "size") else 28
-    width = sum(panel.width for _, panel in panels) + _GAP_PX * (len(panels) - 1)
-    sheet = Image.new("RGB", (width, panels[0][1].height + heading), WHITE)
-    draw, x = ImageDraw.Draw(sheet), 0
-    for title, panel in panels:
-        draw.text((x + 4, heading / 2), title, fill=BLACK, font=font, anchor="lm")
-        sheet.paste(panel, (x, heading))
-        x += panel.width + _GAP_PX
-    return sheet

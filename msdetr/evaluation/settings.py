@@ -17,6 +17,7 @@ class DetectionSettings:
         batch_size: Images per forward pass.
         precision: Arithmetic of the layers.
         category_id_of_label: [K] category id of every label.
+        has_suppressor: Whether a suppressor makes the detections, after the decoder layers.
     """
 
     limit: int
@@ -24,3 +25,4 @@ class DetectionSettings:
     batch_size: int
     precision: Literal["fp32", "bf16", "fp16"]
     category_id_of_label: Sequence[int]
+    has_suppressor: bool = False

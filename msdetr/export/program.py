@@ -17,8 +17,10 @@ from msdetr.model import (
     DecoderLayer,
     DetectionModel,
     LearnedQueries,
+    SuppressingDecoder,
     TwoStageQueries,
 )
+from msdetr.model.box_relation import BoxRelationBias
 from msdetr.model.detections import select_detections
 from msdetr.model.memory import Memory
 from msdetr.model.queries import QueryGroup
@@ -74,8 +76,8 @@ class DetectionProgram(nn.Module):
             content=queries.content.to(self._dtype),
             position=queries.position.to(self._dtype),
         )
-        *_, last = self.decoder.iterate([cast_queries], memory)
-        return self.decoder.classify(last), last.boxes
+        detected: tuple[Tensor, Tensor] = self.decoder.detect([cast_queries], memory)
+        return detected
 
 
 def build_program(
@@ -118,9 +120,12 @@ def _halve(program: DetectionProgram) -> None:
     precise = {
         module
         for part in program.modules()
-        if isinstance(part, BoxHead | LearnedQueries)
+        if isinstance(part, BoxHead | BoxRelationBias | LearnedQueries)
         for module in part.modules()
     }
+    if isinstance(program.decoder, SuppressingDecoder):
+        # Half precision would make many queries equally confident.
+        precise.update(program.decoder.class_heads)
     for module in program.modules():
         if module not in precise:
             for name, parameter in module.named_parameters(recurse=False):

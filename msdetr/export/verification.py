@@ -190,8 +190,7 @@ def _run_model(
 def _decode(model: DetectionModel, memory: Memory, cells: Tensor | None) -> ExportedOutput:
     source = model.query_source
     queries = source(memory, cells) if isinstance(source, TwoStageQueries) else source(memory)
-    *_, last = model.decoder.iterate([queries], memory)
-    return ExportedOutput(model.decoder.classify(last), last.boxes, queries.cells)
+    return ExportedOutput(*model.decoder.detect([queries], memory), queries.cells)
 
 
 def _count_shared(free: ExportedOutput, exported: ExportedOutput, rows: slice) -> int:

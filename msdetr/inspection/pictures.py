@@ -168,6 +168,8 @@ class ImagePictures:
         notes = (left_out if num_shown < num_targets else "") + self._note
         if not self._info.has_one_to_many:
             notes += "; the model has no one-to-many branch: what the assignment would be"
+        if self._info.has_suppressor:
+            notes += "; picks of the last layer are the suppressor's"
         return SheetHeading(
             f"image {self._image.image_id} ({self._image.file_name}): {what}", settings + notes
         )

@@ -63,7 +63,7 @@ class Recorder:
             groups={},
             denoising=None,
         )
-        self._criterion = Criterion(supervision, alpha=criterion.alpha, gamma=criterion.gamma)
+        self._criterion = Criterion(supervision, criterion.class_loss)
 
     @torch.no_grad()
     def record(self, output: ModelOutput, targets: Targets, index: int, u: Tensor) -> RecordedImage:
@@ -71,15 +71,16 @@ class Recorder:
 
         Args:
             output: Of the batch; without a one-to-many branch its one-to-one predictions stand
-                for both.
+                for both. Where the last layer alone predicts one-to-one, the one-to-many
+                predictions of the others stand for theirs, with losses of 0.
             targets: Of the batch.
             index: Position of the image in the batch.
             u: [N, Q] float in [0, 1), the randomness of the cap.
         """
-        single = ModelOutput(
-            _one_image(output.one_to_one, index),
-            _one_image(output.one_to_many or output.one_to_one, index),
-        )
+        many = _one_image(output.one_to_many or output.one_to_one, index)
+        one = _one_image(output.one_to_one, index)
+        num_untrained = many.logits.shape[0] - one.logits.shape[0]
+        single = ModelOutput(_after(many, num_untrained, one), many)
         num_targets = int(targets.counts[index])
         alone = Targets(
             targets.boxes_cxcywh[index : index + 1, : max(1, num_targets)],
@@ -90,11 +91,12 @@ class Recorder:
         terms = self._criterion(single, alone, num_targets=1.0, u=u[:, None])
         one_to_one, *others = self._assignments.last
         cost = self.hungarian.cost(single.one_to_one, alone)[:, 0, :num_targets]
-        assert single.one_to_many is not None
-        explanation = self._explain(single.one_to_many, alone, u)
+        explanation = self._explain(many, alone, u)
+        recorded = _branch("one_to_one", single.one_to_one, alone, terms)
+        recorded.losses[:num_untrained] = 0.0
         return RecordedImage(
-            one_to_one=_branch("one_to_one", single.one_to_one, alone, terms),
-            one_to_many=_branch("one_to_many", single.one_to_many, alone, terms),
+            one_to_one=recorded,
+            one_to_many=_branch("one_to_many", many, alone, terms),
             u=u.float().cpu(),
             hungarian_cost=cost.cpu().contiguous(),
             one_to_one_queries=_queries(one_to_one, alone, u)[..., 0],
@@ -127,6 +129,14 @@ def _one_image(predictions: Predictions, index: int) -> Predictions:
     chosen = slice(index, index + 1)
     return Predictions(
         predictions.logits[:, chosen].float(), predictions.boxes_cxcywh[:, chosen].float()
+    )
+
+
+def _after(first: Predictions, number: int, second: Predictions) -> Predictions:
+    """Return the first predictions of so many layers, then the second of all."""
+    return Predictions(
+        torch.cat([first.logits[:number], second.logits]),
+        torch.cat([first.boxes_cxcywh[:number], second.boxes_cxcywh]),
     )
 
 

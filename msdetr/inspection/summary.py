@@ -20,6 +20,8 @@ from msdetr.inspection.group_summary import (
 from msdetr.inspection.query_groups import TracedGroups
 from msdetr.inspection.rematch import ImageMatching
 from msdetr.inspection.scheme import StoredScheme
+from msdetr.inspection.suppression import Suppression
+from msdetr.inspection.suppression_summary import SuppressionSummary, summarize_suppressions
 from msdetr.inspection.trace import SIZE_BINS, TracedImage, TraceInfo
 
 
@@ -104,6 +106,7 @@ class MatchingSummary:
         layers: Of the decoder layers asked for.
         query_groups: Of the groups beside the primary one, by group and layer asked for.
         noise: Of denoising queries; None without any.
+        suppression: Of the suppressor; None without one.
     """
 
     setting: dict[str, Any]
@@ -112,6 +115,7 @@ class MatchingSummary:
     layers: tuple[LayerSummary, ...]
     query_groups: tuple[GroupSummary, ...] = ()
     noise: NoiseSummary | None = None
+    suppression: SuppressionSummary | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
@@ -133,11 +137,13 @@ class SummaryBuilder:
         self._size_bins: list[str] = []
         self._num_images = 0
         self._groups: list[TracedGroups] = []
+        self._suppressions: list[tuple[int, tuple[Suppression, ...]]] = []
 
     def add(self, image: TracedImage, matching: ImageMatching) -> None:
         """Add an image."""
         self._num_images += 1
         self._groups.append(image.groups)
+        self._suppressions.append((image.image_id, image.suppressions))
         self._size_bins += image.size_bins
         for key, value in _per_image(image, matching).items():
             self._columns.setdefault(key, []).append(value)
@@ -157,6 +163,9 @@ class SummaryBuilder:
                 group for group in summarize_groups(self._groups) if group.layer in self._layers
             ),
             noise=summarize_noise(self._groups),
+            suppression=summarize_suppressions(self._suppressions)
+            if self._info.has_suppressor
+            else None,
         )
 
     def _layer(self, layer: int, values: dict[str, NDArray[Any]]) -> LayerSummary:
@@ -242,6 +251,7 @@ def _setting(info: TraceInfo) -> dict[str, Any]:
     return {
         **{name: getattr(info, name) for name in names},
         "has_one_to_many_branch": info.has_one_to_many,
+        "has_suppressor": info.has_suppressor,
         "shares_class_head": info.shares_class_head,
         "num_queries": info.num_queries,
         "one_to_many": rule.section if isinstance(rule, StoredScheme) else asdict(rule),

@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from msdetr.inspection.summary import LayerSummary, MatchingSummary, Spread
+from msdetr.inspection.suppression_summary import SuppressionSummary
 from msdetr.inspection.trace import SIZE_BINS
 
 
@@ -16,6 +17,8 @@ def summary_table(summary: MatchingSummary) -> Table:
     title = f"{summary.num_targets} targets of {summary.num_images} images"
     if not summary.setting["has_one_to_many_branch"]:
         title += "; no one-to-many branch: what that assignment would be"
+    if summary.setting["has_suppressor"]:
+        title += "; 1:1 in the last layer: the suppressor's, before it: what it would be"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("decoder layer")
     for layer in summary.layers:
@@ -117,6 +120,56 @@ def group_table(summary: MatchingSummary) -> Table | None:
             _percent(group.also_one_to_many),
         )
     return table
+
+
+_OUTCOMES = {
+    "kept": "kept",
+    "duplicate": "suppressed, sees most a query of the same target",
+    "neighbour": "suppressed, sees most a query of another target",
+    "background": "suppressed, sees most a query of no target",
+    "alone": "suppressed, sees no query",
+}
+_NAMED = 5
+
+
+def suppression_table(summary: MatchingSummary) -> Table | None:
+    """Show what the suppressor does to the queries of targets; None without one."""
+    found = summary.suppression
+    if found is None:
+        return None
+    title = f"the suppressor and {found.num_queries} queries of targets"
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_header=False,
+        caption=_lost_targets(found),
+        caption_justify="left",
+    )
+    table.add_column("what")
+    table.add_column("number", justify="right", no_wrap=True)
+    for name, words in _OUTCOMES.items():
+        table.add_row(words, str(found.outcomes[name]))
+    for name, number in found.targets_kept.items():
+        words = {"none": "no query", "one": "one query", "more": "two queries or more"}[name]
+        table.add_row(f"targets with {words} kept", str(number))
+    table.add_row("one-to-one picks kept", _percent(found.picks_kept))
+    table.add_row("attention to queries of the same target", _percent(found.own))
+    table.add_row("attention to learned keys", _percent(found.learned))
+    return table
+
+
+def _lost_targets(found: SuppressionSummary) -> str | None:
+    wrong = [each for each in found.lost if each.outcome in ("neighbour", "background")]
+    if not wrong:
+        return None
+    listed = [
+        f"image {each.image_id} target {each.target}: query {each.query} "
+        f"({each.before:.2f} to {each.after:.2f}) by {each.by} ({each.outcome})"
+        for each in wrong[:_NAMED]
+    ]
+    return "\n".join(["lost to a wrong, more confident query:", *listed])
 
 
 def _noise(summary: MatchingSummary) -> str | None:

@@ -18,6 +18,7 @@ from msdetr.assignment import HungarianAssigner, OneToManyAssigner
 from msdetr.errors import TraceError
 from msdetr.inspection.query_groups import TracedGroups
 from msdetr.inspection.scheme import StoredScheme, explanation_from, tensors_of
+from msdetr.inspection.suppression import Suppression
 from msdetr.inspection.trace_files import read_files, write_files
 from msdetr.structures import Explanation
 
@@ -71,6 +72,14 @@ class TraceInfo:
     num_layers: int
     num_queries: int
 
+    @property
+    def has_suppressor(self) -> bool:
+        """Whether a suppressor alone is trained one-to-one, which the last layer's picks are of.
+
+        Picks of the layers before it are what they would be, of one-to-many predictions.
+        """
+        return self.recipe.get("model", {}).get("suppressor") is not None
+
 
 @dataclass(frozen=True, eq=False)
 class TracedBranch:
@@ -110,6 +119,7 @@ class TracedImage:
             smaller of k and Q for MS-DETR's rule; -1 on unused slots.
         explanation: Of the one-to-many assignment; None for MS-DETR's rule, which is repeated.
         groups: What the query groups beside the primary one are paired with.
+        suppressions: What the suppressor did, if the model has one.
     """
 
     image_id: int
@@ -128,6 +138,7 @@ class TracedImage:
     one_to_many_queries: Tensor
     explanation: Explanation | None = None
     groups: TracedGroups = field(default_factory=TracedGroups)
+    suppressions: tuple[Suppression, ...] = ()
 
     @property
     def num_targets(self) -> int:
@@ -166,6 +177,8 @@ class MatchTrace:
             entries.append({key: getattr(image, key) for key in _PLAIN})
             if image.groups.groups:
                 entries[-1]["groups"] = image.groups.to_dict()
+            if image.suppressions:
+                entries[-1]["suppressions"] = [each.to_dict() for each in image.suppressions]
             for key, value in _tensors_of(image, both=self.info.has_one_to_many).items():
                 tensors[f"{index}.{key}"] = value
         rules = {"one_to_many": _tagged(self.info.one_to_many)}
@@ -220,7 +233,7 @@ _BRANCH_TENSORS = tuple(f.name for f in fields(TracedBranch))
 _IMAGE_TENSORS = tuple(
     f.name
     for f in fields(TracedImage)
-    if f.name not in (*_PLAIN, *BRANCHES, "explanation", "groups")
+    if f.name not in (*_PLAIN, *BRANCHES, "explanation", "groups", "suppressions")
 )
 _EXPLANATION = "explanation."
 _QUERIES = {"one_to_one_queries", "one_to_many_queries"}
@@ -291,6 +304,7 @@ def _image_from(
         one_to_many=TracedBranch(**one_to_many),
         explanation=_explanation_from(index, tensors, info, sizes),
         groups=TracedGroups.from_dict(entry["groups"]) if "groups" in entry else TracedGroups(),
+        suppressions=_suppressions_from(entry.get("suppressions", ()), sizes),
     )
 
 
@@ -302,6 +316,18 @@ def _explanation_from(
     prefix = f"{index}.{_EXPLANATION}"
     found = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     return explanation_from(found, info.one_to_many, sizes)
+
+
+def _suppressions_from(
+    entries: Sequence[Mapping[str, Any]], sizes: Mapping[str, int]
+) -> tuple[Suppression, ...]:
+    found = tuple(Suppression.from_dict(entry) for entry in entries)
+    for each in found:
+        targets = 0 <= each.target < sizes["T"] and -1 <= each.by_target < sizes["T"]
+        queries = 0 <= each.query < sizes["Q"] and -1 <= each.by < sizes["Q"]
+        if not (targets and queries):
+            raise ValueError(f"a suppression names a query or target that does not exist: {each}")
+    return found
 
 
 _IMAGE_SHAPES = {

@@ -1,4 +1,4 @@
-"""Names in the published MS-DETR and Deformable-DETR checkpoints.
+"""Names in the published MS-DETR, MDS-DETR and Deformable-DETR checkpoints.
 
 A published state dict holds some tensors under several names: the heads also appear inside the
 decoder, and heads that layers share appear once per layer. Each of our tensors thus has one or more
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from msdetr.errors import CheckpointError, Problem
 from msdetr.interop.query_rows import count_rows, join_rows, row_tables, split_rows
+from msdetr.interop.suppressor_names import SUPPRESSOR_HEAD, decoder_aliases, has_suppressor
 
 # Our name -> first published name; the first pattern that matches the whole name counts.
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -56,7 +57,8 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 _HEAD = re.compile(
     r"(?:decoder\.(?P<kind>class|box|one_to_many_class)_heads\.(?P<layer>\d+)"
-    r"|query_source\.(?P<proposal>class|box)_head)\.(?P<rest>.+)"
+    r"|query_source\.(?P<proposal>class|box)_head"
+    r"|decoder\.suppressor_(?P<suppressor>class)_head)\.(?P<rest>.+)"
 )
 _STAGE = re.compile(r"training_groups\.independent\.stages\.(\d+)\.(\w+)\.(.+)")
 # No published model has several groups with proposal stages: these names are ours.
@@ -246,6 +248,8 @@ class _Structure:
     two_stage: bool
     shared_heads: bool
     own_one_to_many: bool
+    suppressor: bool
+    own_suppressor_head: bool
 
     @classmethod
     def of(cls, names: Iterable[str]) -> _Structure:
@@ -257,12 +261,16 @@ class _Structure:
             two_stage=any(name.startswith("query_source.memory_proj.") for name in names),
             shared_heads=len(heads) < len(layers),
             own_one_to_many=any("one_to_many_class_heads" in name for name in names),
+            suppressor=has_suppressor(names),
+            own_suppressor_head=any(name.startswith(SUPPRESSOR_HEAD) for name in names),
         )
 
     def aliases(self, name: str) -> tuple[str, ...]:
         head = _HEAD.fullmatch(name)
         if head is not None:
             return tuple(f"{stem}.{head['rest']}" for stem in self._head_aliases(head))
+        if self.suppressor and (found := decoder_aliases(name)):
+            return found
         stage = _STAGE.fullmatch(name)
         if stage is not None:
             return (f"groups.{int(stage[1]) + 1}.{_STAGE_PARTS[stage[2]]}.{stage[3]}",)
@@ -274,9 +282,14 @@ class _Structure:
     def _head_aliases(self, head: re.Match[str]) -> list[str]:
         if head["proposal"]:
             kind, layers = head["proposal"], [self.num_layers]
+        elif head["suppressor"]:
+            kind, layers = head["suppressor"], [self.num_layers + 1]
         else:
             kind = head["kind"]
             layers = list(range(self.num_layers)) if self.shared_heads else [int(head["layer"])]
+        if kind == "class" and self.suppressor and not self.own_suppressor_head:
+            # The suppressor shares the last layer's.
+            layers += [self.num_layers + 1] if layers == [self.num_layers - 1] else []
         stems = [_STEMS[kind]]
         # The decoder refines with box heads, and the proposal stage uses both kinds there.
         if (kind == "box" and not self.shared_heads) or (kind == "class" and self.two_stage):

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from msdetr.losses.class_loss import ClassLoss, FocalLoss
 from msdetr.losses.supervision import Supervision, SupervisionBranch
-from msdetr.losses.terms import (
-    background_focal_loss,
-    giou_loss,
-    l1_loss,
-    positive_focal_excess,
-    sum_per_layer,
-)
+from msdetr.losses.terms import giou_loss_and_iou, l1_loss, sum_per_layer
 from msdetr.structures import Assignment, LossTerm, ModelOutput, Targets
 
 
@@ -23,14 +19,12 @@ class Criterion:
 
     Args:
         supervision: The branches and their rules.
-        alpha: Focal loss: weight of positives, in 0..1.
-        gamma: Focal loss: focusing exponent.
+        class_loss: Of all branches; focal by default.
     """
 
-    def __init__(self, supervision: Supervision, alpha: float = 0.25, gamma: float = 2.0) -> None:
+    def __init__(self, supervision: Supervision, class_loss: ClassLoss | None = None) -> None:
         self.supervision = supervision
-        self.alpha = alpha
-        self.gamma = gamma
+        self.class_loss = class_loss or FocalLoss()
 
     def __call__(
         self, output: ModelOutput, targets: Targets, *, num_targets: float | Tensor, u: Tensor
@@ -60,12 +54,11 @@ class Criterion:
     def _terms(
         self, branch: SupervisionBranch, rows: Assignment, normalizer: float | Tensor
     ) -> list[LossTerm]:
-        box, giou = _box_losses(branch, rows)
-        weights = branch.weights
+        boxes, weights = _box_losses(branch, rows), branch.weights
         named = (
-            ("class", self._class_loss(branch, rows), weights.class_weight),
-            ("box", box, weights.box_weight),
-            ("giou", giou, weights.giou_weight),
+            ("class", self._class_loss(branch, rows, boxes.iou), weights.class_weight),
+            ("box", boxes.l1, weights.box_weight),
+            ("giou", boxes.giou, weights.giou_weight),
         )
         return [
             LossTerm(branch.name, layer, name, value, weight)
@@ -73,17 +66,17 @@ class Criterion:
             for layer, value in enumerate((values / normalizer).unbind())
         ]
 
-    def _class_loss(self, branch: SupervisionBranch, rows: Assignment) -> Tensor:
+    def _class_loss(self, branch: SupervisionBranch, rows: Assignment, iou: Tensor) -> Tensor:
         """Compute the loss of all logits as background, corrected where a query has a target."""
         logits = branch.predictions.logits
         label = branch.targets.labels[rows.image, rows.target]
         positive = logits[rows.layer, rows.image, rows.query, label]
-        excess = positive_focal_excess(positive, self.alpha, self.gamma)
+        excess = self.class_loss.excess(positive, iou)
         decides = _decides_class(rows, logits)
         if branch.counted is not None:
             # Neither loss nor gradient: the probability is 0.
             logits = logits.masked_fill(~branch.counted[:, :, None], -torch.inf)
-        background = background_focal_loss(logits, self.alpha, self.gamma)
+        background = self.class_loss.background(logits)
         return background + sum_per_layer(excess, rows.layer, decides, logits.shape[0])
 
 
@@ -94,14 +87,25 @@ def total_loss(terms: Sequence[LossTerm]) -> Tensor:
     return values @ weights.to(values.device, non_blocking=True)
 
 
-def _box_losses(branch: SupervisionBranch, rows: Assignment) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class _BoxLosses:
+    """L1 and GIoU loss per layer, [N], and the IoU of every row, [R], without gradient."""
+
+    l1: Tensor
+    giou: Tensor
+    iou: Tensor
+
+
+def _box_losses(branch: SupervisionBranch, rows: Assignment) -> _BoxLosses:
     boxes = branch.predictions.boxes_cxcywh
     paired = boxes[rows.layer, rows.image, rows.query]
     target = branch.targets.boxes_cxcywh[rows.image, rows.target].to(paired.dtype)
     num_layers = boxes.shape[0]
-    return (
+    giou, iou = giou_loss_and_iou(paired, target)
+    return _BoxLosses(
         sum_per_layer(l1_loss(paired, target), rows.layer, rows.valid, num_layers),
-        sum_per_layer(giou_loss(paired, target), rows.layer, rows.valid, num_layers),
+        sum_per_layer(giou, rows.layer, rows.valid, num_layers),
+        iou,
     )
 
 

@@ -30,7 +30,7 @@ class LossWeights:
     """Factors of a branch's loss terms in the total.
 
     Attributes:
-        class_weight: Factor of the focal loss.
+        class_weight: Factor of the class loss.
         box_weight: Factor of the L1 loss.
         giou_weight: Factor of the GIoU loss.
     """
@@ -197,9 +197,9 @@ class Supervision:
             output: Of a model that predicts whatever has a rule here. Groups without a rule are
                 left out.
             targets: Of the same images.
-            u: [N, B, Q] float, uniform in [0, 1): the randomness of the assignments; Q all
-                queries of the groups in their order, or those of the primary one alone where no
-                other draws.
+            u: [N, B, Q] float, uniform in [0, 1): the randomness of the assignments; N the most
+                layers of a branch, Q all queries of the groups in their order, or those of the
+                primary one alone where no other draws.
 
         Returns:
             One-to-one, one-to-many, proposals of the primary group, then of the others, as far
@@ -259,6 +259,8 @@ def _branch(
     name: str, rule: BranchRule, predictions: Predictions, targets: Targets, u: Tensor
 ) -> SupervisionBranch:
     wide = _widened(predictions)
+    # Branches may differ in their layers; further ones would draw nothing.
+    u = u[: predictions.logits.shape[0]]
     return SupervisionBranch(
         name, wide, wide, targets, rule.assigner, rule.weights, u, rule.normalizer
     )

@@ -78,9 +78,13 @@ def l1_loss(boxes: Tensor, target_boxes: Tensor) -> Tensor:
     return (boxes - target_boxes).abs().sum(dim=-1)
 
 
-def giou_loss(boxes: Tensor, target_boxes: Tensor) -> Tensor:
-    """Return 1 - generalised IoU of [R, 4] boxes (cx, cy, w, h), as [R] in 0..2."""
-    return 1 - iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes))[1]
+def giou_loss_and_iou(boxes: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return 1 - generalised IoU of [R, 4] boxes (cx, cy, w, h), as [R] in 0..2, and their IoU.
+
+    The IoU, [R] in 0..1, has no gradient.
+    """
+    iou, giou = iou_and_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes))
+    return 1 - giou, iou.detach()
 
 
 def sum_per_layer(values: Tensor, layer: Tensor, valid: Tensor, num_layers: int) -> Tensor:

@@ -14,6 +14,8 @@ from msdetr.model.neck import Neck
 from msdetr.model.parameter_groups import parameter_group
 from msdetr.model.pretrained import load_backbone_weights
 from msdetr.model.queries import LearnedQueries, TwoStageQueries
+from msdetr.model.suppressing_decoder import SuppressingDecoder
+from msdetr.model.suppressor import Suppressor
 from msdetr.model.timm_backbone import TimmBackbone
 from msdetr.model.training_groups import (
     DenoisingQueries,
@@ -39,6 +41,8 @@ __all__ = [
     "LearnedQueries",
     "Neck",
     "OneToManySource",
+    "SuppressingDecoder",
+    "Suppressor",
     "TimmBackbone",
     "TrainingGroups",
     "TwoStageQueries",

@@ -155,6 +155,19 @@ class Decoder(nn.Module):
         logits: Tensor = _pick(self.class_heads, layer.index)(layer.content)
         return logits
 
+    def detect(self, groups: Sequence[QueryGroup], memory: Memory) -> tuple[Tensor, Tensor]:
+        """Compute what detections are made of and nothing else, for exports and their check.
+
+        Args:
+            groups: The primary group.
+            memory: What the queries look at.
+
+        Returns:
+            Logits [B, Q, K] and boxes [B, Q, 4] (cx, cy, w, h) in 0..1.
+        """
+        *_, last = self.iterate(groups, memory)
+        return self.classify(last), last.boxes
+
     def _next_base(self, delta: Tensor, references: Tensor, boxes: Tensor) -> Tensor:
         # The same values, and without gradients there is nothing else to tell apart.
         if self.look_forward_twice and torch.is_grad_enabled():

@@ -65,14 +65,14 @@ class FeedForward(nn.Module):
         return output
 
 
-class SelfAttention(nn.Module):
-    """Attention among queries; the position takes part in query and key, not in the value.
+class QueryAttention(nn.Module):
+    """Projections of multi-head attention among queries; what they attend to is for others to say.
 
     Args:
         width: C, a multiple of ``heads``.
         heads: M.
 
-    Source: Carion et al., DETR, ECCV 2020, section A.3.
+    Source: Vaswani et al., Attention Is All You Need, NeurIPS 2017, section 3.2.
     """
 
     def __init__(self, *, width: int, heads: int) -> None:
@@ -84,6 +84,44 @@ class SelfAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.xavier_uniform_(self.out_proj.weight)
         nn.init.zeros_(self.out_proj.bias)
+
+    def project(self, where: Tensor, what: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Make queries and keys of ``where`` and values of ``what``.
+
+        Args:
+            where: [B, Q, C].
+            what: [B, Q, C].
+
+        Returns:
+            Queries, keys and values [B, M, Q, D].
+        """
+        images, queries, width = what.shape
+        split = 2 * width
+        of_query, of_key, of_value = self.in_proj_bias.chunk(3)
+        # A bias of the keys adds the same to all scores of a query, which the softmax ignores.
+        # Its gradient would be mere rounding, which AdamW scales up to the size of any other.
+        of_both = torch.cat([of_query, of_key.detach()])
+        both = functional.linear(where, self.in_proj_weight[:split], of_both)
+        values = functional.linear(what, self.in_proj_weight[split:], of_value)
+        query, key = both.view(images, queries, 2, self.heads, -1).unbind(2)
+        value = values.view(images, queries, self.heads, -1)
+        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+
+    def merge(self, attended: Tensor) -> Tensor:
+        """Put the heads [B, M, Q, D] together again, as [B, Q, C]."""
+        output: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
+        return output
+
+
+class SelfAttention(QueryAttention):
+    """Attention among queries; the position takes part in query and key, not in the value.
+
+    Args:
+        width: C, a multiple of ``heads``.
+        heads: M.
+
+    Source: Carion et al., DETR, ECCV 2020, section A.3.
+    """
 
     def forward(
         self, content: Tensor, position: Tensor, blocks: QueryBlocks | None = None
@@ -98,17 +136,5 @@ class SelfAttention(nn.Module):
         Returns:
             [B, Q, C].
         """
-        images, queries, width = content.shape
-        split = 2 * width
-        of_query, of_key, of_value = self.in_proj_bias.chunk(3)
-        # A bias of the keys adds the same to all scores of a query, which the softmax ignores.
-        # Its gradient would be mere rounding, which AdamW scales up to the size of any other.
-        of_both = torch.cat([of_query, of_key.detach()])
-        where = functional.linear(content + position, self.in_proj_weight[:split], of_both)
-        what = functional.linear(content, self.in_proj_weight[split:], of_value)
-        query, key = where.view(images, queries, 2, self.heads, -1).unbind(2)
-        value = what.view(images, queries, self.heads, -1)
         attend = functional.scaled_dot_product_attention if blocks is None else blocks.attend
-        attended = attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
-        output: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
-        return output
+        return self.merge(attend(*self.project(content + position, content)))

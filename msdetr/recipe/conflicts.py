@@ -11,6 +11,7 @@ from msdetr.recipe.assigners import MsDetrRecipe
 from msdetr.recipe.data import DataRecipe
 from msdetr.recipe.group_conflicts import find_group_conflicts
 from msdetr.recipe.model import BackboneRecipe, ModelRecipe
+from msdetr.recipe.query_groups import QueryGroupsRecipe
 from msdetr.recipe.supervision import MS_DETR_FIELDS, OneToManyRecipe, SupervisionRecipe
 from msdetr.recipe.training import TrainRecipe
 
@@ -40,6 +41,7 @@ def find_conflicts(
         *_in_backbone(model.backbone),
         *_in_model(model),
         *_between_model_and_supervision(model, supervision),
+        *_beside_suppressor(model),
         *(Conflict(*found) for found in find_group_conflicts(model, supervision)),
         *_in_data(data),
         *_in_train(train),
@@ -96,6 +98,23 @@ def _in_model(model: ModelRecipe) -> Iterator[Conflict]:
     if model.extra_ffn and model.placement not in ("c", "d"):
         message = f"must be false for placement {model.placement} (only c and d), got true"
         yield Conflict("model.extra_ffn", ("model.placement",), message)
+
+
+def _beside_suppressor(model: ModelRecipe) -> Iterator[Conflict]:
+    if model.suppressor is None:
+        return
+    other = "model.suppressor"
+    where = f"where {other} is a mapping"
+    if model.placement not in ("b", "baseline"):  # the latter conflicts with the supervision
+        message = f"must be b {where} (one-to-many supervision of the layers' outputs)"
+        yield Conflict("model.placement", (other,), f"{message}, got {model.placement}")
+    for name in ("two_stage", "iterative_refinement"):
+        if not getattr(model, name):
+            yield Conflict(f"model.{name}", (other,), f"must be true {where}, got false")
+    for name in QueryGroupsRecipe.model_fields:
+        if getattr(model.query_groups, name) is not None:
+            message = f"must be null {where}, got a mapping"
+            yield Conflict(f"model.query_groups.{name}", (other,), message)
 
 
 def _between_model_and_supervision(

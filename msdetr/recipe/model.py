@@ -103,6 +103,22 @@ class BackboneRecipe(Section):
         return {**values, "stem_width": TINY_STEM_WIDTH if given is None else given}
 
 
+class SuppressorRecipe(Section):
+    """A last decoder layer in which queries see more confident ones alone (MDS-DETR)."""
+
+    learned_keys: int = Field(
+        default=10, ge=1, description="Learned keys G, which every query sees."
+    )
+    relation: bool = Field(
+        default=True,
+        description="Let attention depend on the boxes of both queries; otherwise on positions.",
+    )
+    own_class_head: bool = Field(
+        default=True,
+        description="Give the suppressor a class head; otherwise it shares the last layer's.",
+    )
+
+
 class ModelRecipe(Section):
     """Architecture from the backbone to the prediction heads."""
 
@@ -156,6 +172,11 @@ class ModelRecipe(Section):
         default=True,
         description="Pass one-to-many features through a feed-forward network of their own;"
         " placements c and d only.",
+    )
+    suppressor: SuppressorRecipe | None = Field(
+        default=None,
+        description="Layer after the decoder layers that suppresses duplicates; it alone is"
+        " supervised one-to-one, the layers one-to-many. Needs placement b; null: none.",
     )
     proposal_scale: float = Field(
         default=0.05,

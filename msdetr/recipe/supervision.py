@@ -34,7 +34,7 @@ class ProposalsCostRecipe(CostRecipe):
 class LossRecipe(Section):
     """Weights of the loss terms of one branch."""
 
-    class_weight: Weight = Field(default=2.0, description="Weight of the focal class loss.")
+    class_weight: Weight = Field(default=2.0, description="Weight of the class loss.")
     box_weight: Weight = Field(default=5.0, description="Weight of the L1 box loss.")
     giou_weight: Weight = Field(default=2.0, description="Weight of the generalised IoU loss.")
 
@@ -44,7 +44,7 @@ class OneToOneLossRecipe(LossRecipe):
 
     class_weight: Weight = Field(
         default=1.0,
-        description="Weight of the focal class loss: 1 beside one-to-many, 2 in baselines.",
+        description="Weight of the class loss: 1 beside one-to-many, 2 in baselines.",
     )
 
 
@@ -146,4 +146,12 @@ class SupervisionRecipe(Section):
     denoising: DenoisingSupervisionRecipe | None = Field(
         default=None, description="Supervision of denoising queries; null without any."
     )
-    focal: FocalRecipe = Field(default=FocalRecipe(), description="Focal loss of all branches.")
+    class_loss: Literal["focal", "varifocal"] = Field(
+        default="focal",
+        description="Class loss of all branches; varifocal makes the class probability of a pair"
+        " learn the IoU of its box. The matching costs stay focal.",
+    )
+    focal: FocalRecipe = Field(
+        default=FocalRecipe(),
+        description="Focal loss of all branches, and focal class cost whatever the class loss.",
+    )

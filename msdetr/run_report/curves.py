@@ -131,7 +131,7 @@ def _loss_panels(runs: Sequence[PlottedRun], axis: _Axis, layer: int) -> list[Pa
     return [
         Panel(
             title=f"One-to-one classification loss ({title})",
-            y_label="focal loss, unweighted",
+            y_label="class loss, unweighted",
             curves=_with_values(classification),
         ),
         Panel(
@@ -161,7 +161,7 @@ def _group_panels(runs: Sequence[PlottedRun], axis: _Axis, layer: int) -> list[P
     return [
         Panel(
             title=f"Classification loss of query groups ({title})",
-            y_label="focal loss, unweighted",
+            y_label="class loss, unweighted",
             curves=_with_values(classification),
         ),
         Panel(

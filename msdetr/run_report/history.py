@@ -208,7 +208,7 @@ def _from_published(file: Path, rows: Sequence[Mapping[str, Any]]) -> RunHistory
 def _published_terms(row: Mapping[str, Any]) -> tuple[dict[str, float], bool]:
     """Return a published row's losses under our keys, and whether weights were divided out."""
     matches = [match for match in map(_PUBLISHED_TERM.fullmatch, row) if match]
-    last = 1 + max((int(m["layer"]) for m in matches if m["layer"]), default=-1)
+    last = _last_layers(matches)
     mixed = any(m["branch"] == "_o2m" for m in matches)
     unscaled = any(m["raw"] for m in matches)
     terms = {}
@@ -217,10 +217,19 @@ def _published_terms(row: Mapping[str, Any]) -> tuple[dict[str, float], bool]:
         if value is None or bool(match["raw"]) != unscaled:
             continue
         branch, name = _BRANCHES[match["branch"]], _TERM_NAMES[match["name"]]
-        layer = 0 if branch == "proposals" else int(match["layer"] or last)
+        layer = 0 if branch == "proposals" else int(match["layer"] or last[match["branch"]])
         weight = 1.0 if unscaled else _published_weight(branch, name, mixed=mixed)
         terms[f"{branch}/{name}/{layer}"] = value / weight
     return terms, bool(terms) and not unscaled
+
+
+def _last_layers(matches: Iterable[re.Match[str]]) -> dict[str | None, int]:
+    """Find the last layer of every branch, whose terms have no number."""
+    last: dict[str | None, int] = {}
+    for match in matches:
+        above = -1 if match["layer"] is None else int(match["layer"])
+        last[match["branch"]] = max(last.get(match["branch"], 0), 1 + above)
+    return last
 
 
 def _published_weight(branch: str, name: str, *, mixed: bool) -> float:

@@ -268,7 +268,7 @@ def test_something_else_is_called_so(
     tmp_path: Path, refused_import: Callable[..., list[str]]
 ) -> None:
     lines = refused_import(save(tmp_path / "other.pth", {"fc.weight": torch.zeros(1)}))
-    assert "it is no published checkpoint of MS-DETR or Deformable-DETR" in lines[1]
+    assert "it is no published checkpoint of MS-DETR, MDS-DETR or Deformable-DETR" in lines[1]
 
 
 class _RunsCode:

@@ -112,6 +112,24 @@ def test_query_groups_are_the_same(
             assert all(row["terms"][term] > 0 for term in terms), row["terms"].keys()
 
 
+def test_suppressor_is_the_same(
+    run: Run, small: list[str], tmp_path: Path, largest_difference: Difference, rows_of: Rows
+) -> None:
+    fields = {
+        "model.placement": "b",
+        "model.extra_ffn": "false",
+        "model.suppressor": "{learned_keys: 3}",
+        "supervision.class_loss": "varifocal",
+    }
+    sets = [word for key, value in fields.items() for word in ("--set", f"{key}={value}")]
+    words = [*small, *sets, "--output"]
+    run(*((count, [*words, tmp_path / str(count)]) for count in (1, 2, 4)))
+    for count in ("2", "4"):
+        assert largest_difference(tmp_path / "1", tmp_path / count) < TOLERANCE
+        for row, twin in zip(rows_of(tmp_path / count), rows_of(tmp_path / "1"), strict=True):
+            assert row["terms"] == pytest.approx(twin["terms"], rel=1e-3, abs=1e-5)
+
+
 @pytest.fixture
 def two_agents(
     trained: Path, small: list[str], environment: dict[str, str], free_port: int

@@ -58,6 +58,10 @@ def _group_cases(folder: Path) -> list[str]:
     return list(json.loads((folder / "query_groups" / "expected.json").read_text()))
 
 
+def _mds_case_names(file: str) -> Callable[[Path], list[str]]:
+    return lambda folder: list(json.loads((folder / "mds" / file).read_text()))
+
+
 # Argument of a test or fixture -> every case of that kind that the folder holds.
 _STORED: dict[str, Callable[[Path], list[Any]]] = {
     "small_name": _small_cases,
@@ -67,6 +71,9 @@ _STORED: dict[str, Callable[[Path], list[Any]]] = {
     "full_name_with_learned_content": _full_cases_with_learned_content,
     "manifest_name": _manifest_names,
     "group_case_name": _group_cases,
+    "mds_name": _mds_case_names("expected.json"),
+    "suppressor_name": _mds_case_names("suppressor.json"),
+    "vfl_name": _mds_case_names("vfl.json"),
 }
 
 
@@ -178,6 +185,24 @@ class GoldenCase:
         )
 
 
+def _placement_of_case(name: str, config: Mapping[str, Any]) -> str:
+    if "suppressor_layers" in config:
+        return "b"
+    return placement_of(name, mixed_supervision="--use_ms_detr" in config["flags"])
+
+
+def _suppressor_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    if "suppressor_layers" not in config:
+        return None
+    assert config["suppressor_layers"] == 1
+    assert config["token_bias"] == config["relation"]
+    return {
+        "learned_keys": config["tokens"],
+        "relation": config["relation"],
+        "own_class_head": config["own_class_head"],
+    }
+
+
 def load_case(folder: Path, name: str) -> GoldenCase:
     """Build the model of a small case and load its weights under the published names."""
     expected = json.loads((folder / "expected.json").read_text())[name]
@@ -186,7 +211,8 @@ def load_case(folder: Path, name: str) -> GoldenCase:
     maps = tuple(tensors[f"in/feature{i}"] for i in range(len(config["backbone_channels"])))
     recipe = recipe_of(
         config["flags"],
-        placement_of(name, mixed_supervision="--use_ms_detr" in config["flags"]),
+        _placement_of_case(name, config),
+        suppressor=_suppressor_of(config),
         **{k: config[k] for k in ("encoder_layers", "decoder_layers", "width", "heads")},
         levels=config["levels"],
         points=config["points"],
@@ -214,17 +240,33 @@ def query_groups_dir(golden_dir: Path) -> Path:
     return golden_dir / "query_groups"
 
 
-@pytest.fixture(scope="session")
-def golden_case(golden_dir: Path) -> Callable[[str], GoldenCase]:
-    """Load a small case by name, once per session."""
+def _load_once(folder: Path) -> Callable[[str], GoldenCase]:
     loaded: dict[str, GoldenCase] = {}
 
     def load(name: str) -> GoldenCase:
         if name not in loaded:
-            loaded[name] = load_case(golden_dir, name)
+            loaded[name] = load_case(folder, name)
         return loaded[name]
 
     return load
+
+
+@pytest.fixture(scope="session")
+def golden_case(golden_dir: Path) -> Callable[[str], GoldenCase]:
+    """Load a small case by name, once per session."""
+    return _load_once(golden_dir)
+
+
+@pytest.fixture(scope="session")
+def mds_dir(golden_dir: Path) -> Path:
+    """Folder of the golden numbers for MDS-DETR."""
+    return golden_dir / "mds"
+
+
+@pytest.fixture(scope="session")
+def mds_case(mds_dir: Path) -> Callable[[str], GoldenCase]:
+    """Load a small case of MDS-DETR by name, once per session."""
+    return _load_once(mds_dir)
 
 
 def compose_full_size(name: str, shapes: Mapping[str, list[int]]) -> DetectionModel:

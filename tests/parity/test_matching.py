@@ -129,7 +129,7 @@ def draw(output: ModelOutput) -> Tensor:
 
 def test_loss_terms_weights_and_total(variant: Variant) -> None:
     output = variant.output()
-    criterion = Criterion(variant.supervision(output), alpha=0.25, gamma=2.0)
+    criterion = Criterion(variant.supervision(output))
     num_targets = float(variant.targets.counts.sum())
     terms = criterion(output, variant.targets, num_targets=num_targets, u=draw(output))
     values = {variant.published_name(term): term.value.item() for term in terms}

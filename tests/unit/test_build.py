@@ -24,7 +24,7 @@ from msdetr.build import (
 )
 from msdetr.data import shapes
 from msdetr.interop.official import from_published, published_names, to_published
-from msdetr.losses import Normalizer
+from msdetr.losses import FocalLoss, Normalizer
 from msdetr.model import DecoderLayer, DetectionModel, LayerOrder, OneToManySource
 from msdetr.recipe import Recipe, load_recipe
 from msdetr.recipe.packaged import packaged_folder
@@ -196,7 +196,7 @@ def test_supervision_gets_the_numbers_of_the_recipe() -> None:
         k=3, threshold=0.35, iou_weight=0.6, class_weight=0.4, max_positive_fraction=0.5
     )
     assert rules.proposals.assigner == HungarianAssigner(0.5, 4.5, 5.5, 0.3, 1.5)
-    assert (criterion.alpha, criterion.gamma) == (0.3, 1.5)
+    assert criterion.class_loss == FocalLoss(0.3, 1.5)
 
 
 ONE, MANY, HYBRID, DENOISING = (1, 5, 2), (2, 5, 2), (2, 5, 2), (1, 5, 2)
@@ -419,6 +419,7 @@ VARIANTS: dict[str, tuple[str, Sequence[str]]] = {
             " stem_width: null}",
         ),
     ),
+    "suppressor": ("shapes_tiny_mds", (SMALL_SHAPES,)),
 }
 
 

@@ -62,6 +62,7 @@ COVERED_BY = {
         "api/predict",
         "drawing/detections",
     ),
+    "tests/cli/test_mds.py": ("api/traces/suppression_traces",),
     "tests/cli/test_query_groups.py": ("api/traces/group_traces",),
     "tests/cli/test_replay.py": ("api/replay",),
     "tests/cli/test_study_analysis.py": (
@@ -109,6 +110,7 @@ COVERED_BY = {
     "tests/unit/data/test_batching.py": ("data/sample",),
     "tests/unit/data/test_yolo_layout.py": ("data/foreign",),
     "tests/unit/drawing/test_curves.py": ("drawing/figures",),
+    "tests/unit/drawing/test_denoising.py": ("drawing/panels",),
     "tests/unit/drawing/test_matching.py": ("drawing/matching_sheets",),
     "tests/unit/engine/test_loop.py": ("engine/settings",),
     "tests/unit/engine/test_run_directory.py": ("engine/environment",),

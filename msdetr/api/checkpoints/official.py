@@ -15,12 +15,12 @@ from msdetr.api.checkpoints.loaded import (
     load_checkpoint,
 )
 from msdetr.api.checkpoints.official_recipes import (
-    PUBLISHED_PLACEMENTS,
     check_arguments,
     explain_misfit,
     find_unpublished_backbone,
     find_unpublished_groups,
     fitting_recipes,
+    is_placement_published,
 )
 from msdetr.build import build_model, groups_with_one_to_many
 from msdetr.data.coco_file import load_annotations
@@ -214,7 +214,6 @@ def _read_categories(annotations: Path) -> dict[int, str]:
 def _unknown_to_published(recipe: ModelRecipe) -> list[Problem]:
     published = ModelRecipe()
     found: list[tuple[str, object, Sequence[object]]] = [
-        ("placement", recipe.placement, PUBLISHED_PLACEMENTS),
         ("backbone.norm", recipe.backbone.norm, _PUBLISHED_NORMS),
         ("proposal_scale", recipe.proposal_scale, [published.proposal_scale]),
         ("position_temperature", recipe.position_temperature, [published.position_temperature]),
@@ -224,6 +223,9 @@ def _unknown_to_published(recipe: ModelRecipe) -> list[Problem]:
         for key, value, known in found
         if value not in known
     ]
+    if not is_placement_published(recipe):
+        reason = f"is {recipe.placement!r}, which the published code has not"
+        problems.insert(0, Problem("model.placement", reason))
     if recipe.backbone.name == "resnet_tiny":
         problems.append(
             Problem("model.backbone.name", "is 'resnet_tiny', which the published code has not")

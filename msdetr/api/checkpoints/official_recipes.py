@@ -20,7 +20,7 @@ from msdetr.recipe import (
     packaged_recipes,
 )
 
-PUBLISHED_PLACEMENTS = ("baseline", "a", "c")
+_PUBLISHED_PLACEMENTS = ("baseline", "a", "c")
 
 
 def fitting_recipes(published: PublishedFile) -> list[str]:
@@ -40,6 +40,11 @@ def fitting_recipes(published: PublishedFile) -> list[str]:
     return sorted(
         name for model, names in models.items() if _fits(published, model) for name in names
     )
+
+
+def is_placement_published(recipe: ModelRecipe) -> bool:
+    """Return whether some published code has the placement; only MDS-DETR has b."""
+    return recipe.suppressor is not None or recipe.placement in _PUBLISHED_PLACEMENTS
 
 
 def find_unpublished_groups(recipe: ModelRecipe) -> list[Problem]:
@@ -78,11 +83,15 @@ def check_arguments(published: PublishedFile, recipe: Recipe) -> list[Problem]:
     expected: dict[str, tuple[str, object]] = {
         "num_queries": ("model.num_queries", model.num_queries),
         "nheads": ("model.heads", model.heads),
-        "use_ms_detr": ("model.placement", model.placement != "baseline"),
         # Hybrid DETR's names.
         "num_queries_one2one": ("model.num_queries", model.num_queries),
         "num_queries_one2many": ("model.query_groups.hybrid", hybrid.queries if hybrid else 0),
     }
+    if model.suppressor is None:
+        # MDS-DETR's code has the option too, and does not need it.
+        expected["use_ms_detr"] = ("model.placement", model.placement != "baseline")
+    else:
+        expected["num_token"] = ("model.suppressor.learned_keys", model.suppressor.learned_keys)
     if recipe.supervision.hybrid is not None:
         expected["k_one2many"] = ("supervision.hybrid.copies", recipe.supervision.hybrid.copies)
     return [
@@ -106,7 +115,7 @@ def explain_misfit(published: PublishedFile, expected: Mapping[str, Tensor], rec
     if not _known(published.state, expected):
         return (
             "none of its tensors has a name of the model: it is no published checkpoint of "
-            "MS-DETR or Deformable-DETR"
+            "MS-DETR, MDS-DETR or Deformable-DETR"
         )
     fitting = fitting_recipes(published)
     if len(fitting) == 1:
@@ -129,7 +138,7 @@ def _known(state: Iterable[str], expected: Iterable[str]) -> bool:
 
 def _is_published(recipe: ModelRecipe) -> bool:
     unpublished = [*find_unpublished_groups(recipe), *find_unpublished_backbone(recipe)]
-    return recipe.placement in PUBLISHED_PLACEMENTS and not unpublished
+    return is_placement_published(recipe) and not unpublished
 
 
 def _fits(published: PublishedFile, recipe: ModelRecipe) -> bool:

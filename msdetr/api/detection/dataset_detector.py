@@ -75,12 +75,18 @@ class DatasetDetector:
             every_layer: Also detect with every decoder layer's predictions.
 
         Returns:
-            COCO results of the last decoder layer; with ``every_layer`` those of all N layers,
-            from the first to the last.
+            COCO results of the last decoder layer; with ``every_layer`` those of all layers,
+            from the first to the last. A suppressor is the last layer; those before it detect
+            with their one-to-many predictions.
         """
         results: list[Results] = []
-        for output, batch in self._outputs(model, with_one_to_many=False):
-            found = self._to_results(output.one_to_one, batch, every_layer=every_layer)
+        before_suppressor = every_layer and self.settings.has_suppressor
+        for output, batch in self._outputs(model, with_one_to_many=before_suppressor):
+            predictions = output.one_to_one
+            if before_suppressor:
+                assert output.one_to_many is not None
+                predictions = _stack(output.one_to_many, predictions)
+            found = self._to_results(predictions, batch, every_layer=every_layer)
             results = _joined(results, found)
         return results or [[]]
 
@@ -152,8 +158,8 @@ def make_detections(
     """Turn the predictions of a decoder layer into detections.
 
     Args:
-        predictions: Of one branch of the model.
-        layer: Decoder layer, counted from 0; -1 for the last.
+        predictions: Of decoder layers.
+        layer: Which of them, counted from 0; -1 for the last.
         original_hw: [B, 2] height and width of the images before resizing, in pixels.
         settings: How detections are made.
     """
@@ -166,6 +172,13 @@ def make_detections(
     if settings.nms_threshold is None:
         return detections
     return suppress_duplicates(detections, settings.nms_threshold)
+
+
+def _stack(first: Predictions, second: Predictions) -> Predictions:
+    return Predictions(
+        torch.cat([first.logits, second.logits]),
+        torch.cat([first.boxes_cxcywh, second.boxes_cxcywh]),
+    )
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

@@ -43,8 +43,7 @@ class GroupTracer:
         supervision = criterion.supervision
         self._criterion = Criterion(
             supervision if mixed else replace(supervision, one_to_many=None),
-            alpha=criterion.alpha,
-            gamma=criterion.gamma,
+            criterion.class_loss,
         )
 
     def trace(self, batch: Batch, image_ids: Sequence[int]) -> list[TracedGroups]:

@@ -15,6 +15,7 @@ from msdetr.api.datasets import EvaluationData, find_index, load_evaluation_data
 from msdetr.api.detection.dataset_detector import autocast
 from msdetr.api.progress import show_progress
 from msdetr.api.traces.group_traces import GroupTracer
+from msdetr.api.traces.suppression_traces import SuppressionTracer
 from msdetr.assignment import HungarianAssigner, OneToManyAssigner
 from msdetr.build import (
     build_collator,
@@ -223,6 +224,7 @@ class _Tracer:
         self._index = images.dataset.index
         self._recorder = recorder
         self._groups = groups
+        self._suppressor = SuppressionTracer(model)
         collator = build_collator(recipe, model)
         self._loader = build_loader(recipe.data, images.dataset, collator)
         self._areas = {a["id"]: a["area"] for a in images.ground_truth["annotations"]}
@@ -234,18 +236,20 @@ class _Tracer:
         loaded = show_progress(self._loader.load(batches), len(batches), "tracing", quiet=quiet)
         for keys, on_host in zip(batches, loaded, strict=True):
             batch = on_host.to(device)
-            with autocast(device, self._recipe.train.precision):
+            with autocast(device, self._recipe.train.precision), self._suppressor.listening():
                 output: ModelOutput = self._model(batch.images, with_one_to_many=True)
             groups = self._groups.trace(batch, on_host.targets.image_ids.tolist())
             for row, (_, position) in enumerate(keys):
                 recorded = self._record(output, batch, row)
-                yield replace(self._traced(position, on_host, row, recorded), groups=groups[row])
+                traced = self._traced(position, on_host, row, recorded)
+                found = self._suppressor.find(row, recorded, traced.boxes_cxcywh)
+                yield replace(traced, groups=groups[row], suppressions=found)
 
     def _record(self, output: ModelOutput, batch: Batch, row: int) -> RecordedImage:
-        num_layers, _, num_queries, _ = output.one_to_one.logits.shape
+        num_queries = output.one_to_one.logits.shape[2]
         image_id = int(batch.targets.image_ids[row])
         generator = seeded_generator("trace_cap", self._recipe.train.seed, image_id)
-        u = torch.rand(num_layers, num_queries, generator=generator)
+        u = torch.rand(output.num_layers, num_queries, generator=generator)
         return self._recorder.record(
             output, batch.targets, row, u.to(output.one_to_one.logits.device)
         )

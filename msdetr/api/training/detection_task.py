@@ -57,17 +57,18 @@ def _draw_uniform(output: ModelOutput, place: MicroBatchPlace) -> Tensor:
     Every group has a generator of its own, so that the primary group's numbers are those of a
     model without other groups.
     """
-    drawn = [_draw_like(output.one_to_one.logits, place.derive_seed("one_to_many_cap"))]
+    shape = (output.num_layers, *output.one_to_one.logits.shape[1:3])
+    drawn = [_draw(shape, place.derive_seed("one_to_many_cap"))]
     for group in output.extra_groups:
         if group.one_to_many is None:
             break  # no group after the first such one draws
         seed = place.derive_seed(f"one_to_many_cap/{group.name}")
-        drawn.append(_draw_like(group.one_to_one.logits, seed))
+        drawn.append(_draw(tuple(group.one_to_one.logits.shape[:3]), seed))
     device = output.one_to_one.logits.device
     u = drawn[0] if len(drawn) == 1 else torch.cat(drawn, dim=2)
     return u.to(device, non_blocking=True)
 
 
-def _draw_like(logits: Tensor, seed: int) -> Tensor:
+def _draw(shape: tuple[int, ...], seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand(logits.shape[:3], generator=generator)
+    return torch.rand(shape, generator=generator)

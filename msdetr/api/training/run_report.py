@@ -125,6 +125,7 @@ def _facts(
     facts = [
         ("supervision", supervision),
         ("queries", str(fields["model"]["num_queries"])),
+        *_suppressor_facts(recipe),
         *_group_facts(recipe),
         ("validation images", str(images.dataset.index.annotations_file)),
         ("finished epochs", f"{len(epochs)} of {fields['train']['epochs']}"),
@@ -135,6 +136,18 @@ def _facts(
         best = max(scored, key=lambda row: row["ap"])
         facts.append(("last AP", f"{100 * scored[-1]['ap']:.1f}"))
         facts.append(("best AP", f"{100 * best['ap']:.1f} after epoch {best['epoch'] + 1}"))
+    return facts
+
+
+def _suppressor_facts(recipe: Recipe) -> list[tuple[str, str]]:
+    facts = []
+    suppressor, class_loss = recipe.model.suppressor, recipe.supervision.class_loss
+    if suppressor is not None:
+        sees = "boxes" if suppressor.relation else "positions"
+        keys = f"{suppressor.learned_keys} learned keys"
+        facts.append(("suppressor, one-to-one", f"sees more confident queries' {sees}, {keys}"))
+    if class_loss != "focal":
+        facts.append(("class loss", class_loss))
     return facts
 
 

@@ -17,6 +17,7 @@ from msdetr.inspection.report.payload import StoredImage, pairs_kept, store
 from msdetr.inspection.report.pictures import encode_pictures
 from msdetr.inspection.report.stored import scheme_entry, stored_layers
 from msdetr.inspection.scheme import StoredScheme
+from msdetr.inspection.suppression_summary import summarize_suppressions
 from msdetr.inspection.trace import MatchTrace, TracedImage
 
 MEGABYTE = 1_000_000
@@ -94,6 +95,9 @@ def write_report(
         "num_images": len(trace.images),
     }
     context = {"report": _index(trace, images), "notes": notes, **_groups(trace)}
+    if trace.info.has_suppressor:
+        found = ((image.image_id, image.suppressions) for image in trace.images)
+        context["suppression"] = summarize_suppressions(found)
     _write(path, {**context, "blocks": blocks[:fitting], "photos": photos})
     return ReportSize(path.stat().st_size, fitting, len(trace.images) - fitting, missing)
 
@@ -155,6 +159,7 @@ def _index(trace: MatchTrace, images: tuple[TracedImage, ...]) -> dict[str, Any]
         "weights": info.weights,
         "annotations": info.annotations_file,
         "hasOneToMany": info.has_one_to_many,
+        "hasSuppressor": info.has_suppressor,
         "sharesClassHead": info.shares_class_head,
         "numLayers": info.num_layers,
         "numQueries": info.num_queries,

@@ -13,6 +13,7 @@ from msdetr.model.detections import select_detections
 from msdetr.structures import ImageBatch
 
 Build = Callable[..., DetectionModel]
+SUPPRESSOR = ("model.placement=b", "model.extra_ffn=false", "model.suppressor={learned_keys: 3}")
 KINDS = {
     "main": (),
     "arch a": ("model.placement=a", "model.extra_ffn=false"),
@@ -38,6 +39,9 @@ KINDS = {
     "timm, padded": (
         "model.backbone={name: timm/convnext_atto, norm: batch, stem_width: null, weights: none}",
     ),
+    "suppressor": SUPPRESSOR,
+    "suppressor, one head": (*SUPPRESSOR, "model.suppressor.own_class_head=false"),
+    "suppressor, positions": (*SUPPRESSOR, "model.suppressor.relation=false"),
 }
 
 
@@ -82,7 +86,7 @@ def test_program_without_mask_takes_whole_images(build_tiny: Build, images: Imag
             assert torch.equal(bare, masked)
 
 
-@pytest.mark.parametrize("kind", ["main", "arch a", "batch norm"])
+@pytest.mark.parametrize("kind", ["main", "arch a", "batch norm", "suppressor"])
 def test_nothing_of_the_training_is_left(kind: str, build_tiny: Build) -> None:
     model = build_tiny(*KINDS[kind])
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -137,3 +141,20 @@ def test_half_precision_of_learned_queries(build_tiny: Build, images: ImageBatch
     # Learned queries keep their order, so that rows can be compared.
     torch.testing.assert_close(logits, expected.logits[-1], rtol=0, atol=0.05)
     torch.testing.assert_close(boxes, expected.boxes_cxcywh[-1], rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("kind", ["suppressor", "suppressor, one head", "suppressor, positions"])
+def test_half_precision_keeps_confidence_and_relations(
+    kind: str, build_tiny: Build, images: ImageBatch
+) -> None:
+    program = build_program(
+        build_tiny(*KINDS[kind]), ExportSettings(raw=True, precision="fp16"), detections=9
+    )
+    full = {n for n, p in program.named_parameters() if p.dtype == torch.float32}
+    assert {"decoder.class_heads.0.weight", "decoder.class_heads.0.bias"} <= full
+    assert all("box_head" in n or "class_heads" in n or "relation" in n for n in full)
+    assert any("relation" in n for n in full) == (kind != "suppressor, positions")
+    with torch.no_grad():
+        logits, boxes = program(images.pixels, images.padding_mask)
+    assert (logits.dtype, boxes.dtype) == (torch.float32, torch.float32)
+    assert logits.isfinite().all()

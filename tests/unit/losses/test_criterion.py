@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 from torchvision.ops import sigmoid_focal_loss
 
 from msdetr.boxes import cxcywh_to_xyxy, iou_and_giou
@@ -21,6 +22,7 @@ from msdetr.losses import (
     Normalizer,
     Supervision,
     SupervisionBranch,
+    VarifocalLoss,
     total_loss,
 )
 from msdetr.structures import (
@@ -119,6 +121,33 @@ def test_terms_equal_loops_over_the_pairs(targets: Targets) -> None:
                 giou = giou + 1 - iou_and_giou(cxcywh_to_xyxy(box), cxcywh_to_xyxy(target))[1]
         torch.testing.assert_close(terms[f"one_to_one/box/{n}"], l1 / 4)
         torch.testing.assert_close(terms[f"one_to_one/giou/{n}"], giou / 4)
+
+
+def test_varifocal_targets_are_the_ious_of_the_deciding_pairs(targets: Targets) -> None:
+    predictions = draw_predictions()
+    rule = BranchRule(Fixed(ROWS), WEIGHTS)
+    criterion = Criterion(Supervision(assign_each, rule), VarifocalLoss())
+    terms = by_key(criterion(ModelOutput(predictions), targets, num_targets=4, u=U))
+    for n in range(NUM_LAYERS):
+        logits = predictions.logits[n]
+        expected = 0.75 * logits.sigmoid() ** 2 * softplus(logits)
+        for (layer, b, q), t in LABEL_DECIDED_BY.items():
+            box, target = predictions.boxes_cxcywh[layer, b, q], targets.boxes_cxcywh[b, t]
+            iou = iou_and_giou(cxcywh_to_xyxy(box), cxcywh_to_xyxy(target))[0]
+            if layer == n and iou > 0:
+                label = int(targets.labels[b, t])
+                x = logits[b, q, label]
+                expected[b, q, label] = iou * (softplus(x) - iou * x)
+        torch.testing.assert_close(terms[f"one_to_one/class/{n}"], expected.sum() / 4)
+
+
+def test_varifocal_has_no_gradient_in_boxes(targets: Targets) -> None:
+    predictions = draw_predictions()
+    rule = BranchRule(Fixed(ROWS), replace(WEIGHTS, box_weight=0, giou_weight=0))
+    criterion = Criterion(Supervision(assign_each, rule), VarifocalLoss())
+    terms = criterion(ModelOutput(predictions), targets, num_targets=4, u=U)
+    (slope,) = torch.autograd.grad(total_loss(terms), predictions.boxes_cxcywh)
+    assert not slope.any()
 
 
 def test_the_order_of_rows_does_not_matter(targets: Targets) -> None:

