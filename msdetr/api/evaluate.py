@@ -187,7 +187,11 @@ def _obtain(
         return _Detected([read_results(from_predictions, images.ground_truth)])
     if per_branch:
         branches = detect_branches(loaded, images, device=device)
-        return None if branches is None else _Detected(branches["one_to_one"], branches)
+        if branches is None:
+            return None
+        # The layers before a suppressor are those of the one-to-many branch.
+        before = branches["one_to_many"] if loaded.recipe.model.suppressor is not None else []
+        return _Detected([*before, *branches["one_to_one"]], branches)
     layers = detect_layers(loaded, images, device=device, every_layer=per_layer)
     return None if layers is None else _Detected(layers)
 

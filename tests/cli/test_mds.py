@@ -64,6 +64,10 @@ def test_layers_are_evaluated_before_and_after_the_suppressor(
     assert before[0]["ap"] == metrics["per_layer"][-2]["ap"]
     assert after[0]["ap"] == metrics["ap"]
     assert "AP gained by the best NMS" in done.out
+    both = json.loads(msdetr(*command, "--per-branch", "--json").out)
+    assert [len(both["per_branch"][name]) for name in ("one_to_one", "one_to_many")] == [1, 2]
+    assert both["per_layer"] == metrics["per_layer"]
+    assert both["before_suppressor"] == metrics["before_suppressor"]
     table = done.out[done.out.index("by decoder layer") :]
     assert [name in table for name in ("0", "1", "suppressor")] == [True] * 3
 
