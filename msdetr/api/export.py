@@ -30,9 +30,8 @@ from msdetr.export.tracing import trace
 from msdetr.files import replace_text, replacing_file
 from msdetr.terminal import LiteralConsole
 
-__all__ = ["ExportReport", "ExportSettings", "export_checkpoint", "export_loaded"]
+__all__ = ["ExportReport", "ExportSettings", "export_checkpoint", "export_loaded", "report_file"]
 
-REPORT_FILE = "export_report.json"
 DEFAULT_VERIFIED = 8
 # Above 64 px per side, so that no level of the traced example is a single cell.
 _SMALLEST_EXAMPLE_PX = 160
@@ -126,7 +125,7 @@ def export_checkpoint(
         overrides: Recipe fields to change, ``key=value``.
 
     Returns:
-        The report, which is also written beside the file as ``export_report.json``.
+        The report, which is also written beside the file, as ``report_file`` names it.
 
     Raises:
         InvalidInputError: Something given cannot be used; nothing was written.
@@ -186,9 +185,7 @@ def export_loaded(
                 aside.replace(kept)
             _write_report(output, report)
             reasons = "; ".join(verification.problems)
-            raise VerificationError(
-                f"{report.path}: {reasons}; see {output.with_name(REPORT_FILE)}"
-            )
+            raise VerificationError(f"{report.path}: {reasons}; see {report_file(output)}")
     _unverified(output).unlink(missing_ok=True)
     _write_report(output, report)
     return report
@@ -236,7 +233,7 @@ def _check_output(output: Path, settings: ExportSettings, *, force: bool) -> Non
             pass
     except OSError as error:
         raise UsageError(str(output), f"cannot be written: {error.strerror or error}") from error
-    written = (output, _unverified(output), output.with_name(REPORT_FILE))
+    written = (output, _unverified(output), report_file(output))
     for path in written:
         if path.is_dir():
             raise UsageError(str(path), "is a directory")
@@ -279,9 +276,14 @@ def _writing(output: Path) -> Iterator[None]:
         raise UsageError(str(output), f"cannot be written: {error.strerror or error}") from error
 
 
+def report_file(output: Path) -> Path:
+    """Name the report of an exported file: ``model.onnx.report.json``, beside it."""
+    return output.with_name(f"{output.name}.report.json")
+
+
 def _write_report(output: Path, report: ExportReport) -> None:
     document = json.dumps(report.to_dict(), indent=2) + "\n"
-    replace_text(output.with_name(REPORT_FILE), document)
+    replace_text(report_file(output), document)
 
 
 def _write(loaded: LoadedCheckpoint, path: Path, settings: ExportSettings, limit: int) -> None:

@@ -76,11 +76,11 @@ def weight_bytes(path: Path) -> int:
 def test_what_is_said_and_written(exported: Callable[..., tuple[Path, Any]]) -> None:
     path, done = exported()
     assert done.code == 0, done.err
-    assert sorted(p.name for p in path.parent.iterdir()) == ["export_report.json", "model.onnx"]
+    assert sorted(p.name for p in path.parent.iterdir()) == ["model.onnx", "model.onnx.report.json"]
     assert f"{path}: " in done.out
     assert "onnx, gather, fp32, input of any size, with a padding mask" in done.out
     assert "verified on 4 images" in done.out
-    report = json.loads((path.parent / "export_report.json").read_text())
+    report = json.loads(path.with_name(f"{path.name}.report.json").read_text())
     assert (report["file"], report["size_bytes"]) == (str(path), path.stat().st_size)
     checked = report["verification"]
     assert checked["passed"] is True
@@ -142,7 +142,7 @@ def test_standard_operators_only(
     shapes = {i.name: [d.dim_value for d in i.type.tensor_type.shape.dim] for i in graph.input}
     assert shapes == {"pixels": [2, 3, 96, 128]}
     assert [o.name for o in graph.output] == ["logits", "boxes"]
-    checked = json.loads((path.parent / "export_report.json").read_text())["verification"]
+    checked = json.loads(path.with_name(f"{path.name}.report.json").read_text())["verification"]
     assert (checked["passed"], checked["num_images"]) == (True, 3)
 
 
@@ -186,7 +186,7 @@ def test_half_precision_halves_the_weights(
     exported: Callable[..., tuple[Path, Any]], onnx_file: Path
 ) -> None:
     path, done = exported("--precision", "fp16", "--static", "96x128", "--verify", "2")
-    report = json.loads((path.parent / "export_report.json").read_text())
+    report = json.loads(path.with_name(f"{path.name}.report.json").read_text())
     assert done.code == 0, (done.err, report)
     model = onnx.load(path)
     halves = [e for e in model.graph.initializer if e.data_type == onnx.TensorProto.FLOAT16]
@@ -271,12 +271,12 @@ def test_wrong_file_is_named_unverified(
     assert (done.code, done.out) == (4, "")
     assert re.fullmatch(
         rf"error: {output}\.unverified: logits differ by 1\.0e-02, tolerance 1e-04; "
-        rf"see {tmp_path}/export_report\.json\n",
+        rf"see {output}\.report\.json\n",
         done.err.splitlines(keepends=True)[-1],
     )
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["export_report.json", "wrong.onnx.unverified"]
-    report = json.loads((tmp_path / "export_report.json").read_text())
+    assert names == ["wrong.onnx.report.json", "wrong.onnx.unverified"]
+    report = json.loads((tmp_path / "wrong.onnx.report.json").read_text())
     assert report["verification"]["passed"] is False
 
 
@@ -307,7 +307,7 @@ class TestRefused:
             f"to {FORMAT_VERSION}; update the package"
         )
 
-    @pytest.mark.parametrize("name", ["m.onnx", "m.onnx.unverified", "export_report.json"])
+    @pytest.mark.parametrize("name", ["m.onnx", "m.onnx.unverified", "m.onnx.report.json"])
     def test_existing_output(
         self, name: str, run_dir: Path, tmp_path: Path, refused_line: Callable[..., str]
     ) -> None:

@@ -174,7 +174,7 @@ def test_export_has_nothing_of_the_groups_and_verifies(
     command = ("export", "--ckpt", variant_run, "--format", form, "--output", file)
     done = msdetr(*command, "--verify", "2")
     assert done.code == 0, done.err
-    assert json.loads((tmp_path / "export_report.json").read_text())["verification"]["passed"]
+    assert json.loads((tmp_path / f"{file.name}.report.json").read_text())["verification"]["passed"]
     weights = weights_in(file)
     assert "backbone.body.conv1.weight" in weights
     groups = ("training_groups", "hybrid", "independent", "denoising")
