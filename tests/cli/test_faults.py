@@ -233,14 +233,14 @@ class TestChangesBeforeResuming:
         self, begun: tuple[Path, tuple[str, ...]], train: Train
     ) -> None:
         output, options = begun
-        changes = ("--set", "train.epochs=5", "--set", "model.dropout=0.3")
+        changes = ("--set", "train.lr=0.5", "--set", "model.dropout=0.3")
         done = train(output, *options, *changes)
         first, *lines = done.err.splitlines()
         assert done.code == 2
         assert first == f"error: {output / 'checkpoints/last'}: 2 problems"
         assert [" ".join(line.split(";")[0].split()) for line in lines] == [
             "model.dropout was 0.1 in the run, is 0.3 now",
-            "train.epochs was 1 in the run, is 5 now",
+            "train.lr was 0.0005 in the run, is 0.5 now",
         ]
 
     def test_another_description_is_no_change(
@@ -254,8 +254,8 @@ class TestChangesBeforeResuming:
     ) -> None:
         output, options = begun
         shutil.rmtree(output / "checkpoints")
-        done = train(output, *options, "--set", "train.epochs=2")
+        done = train(output, *options, "--set", "train.lr=0.5")
         assert done.code == 2
-        assert f"{output / 'recipe.yaml'}: train.epochs: was 1 in the run, is 2 now" in done.err
-        assert load_recipe(output / "recipe.yaml").train.epochs == 1
+        assert f"{output / 'recipe.yaml'}: train.lr: was 0.0005 in the run, is 0.5 now" in done.err
+        assert load_recipe(output / "recipe.yaml").train.lr == 0.0005
         assert train(output, *options).code == 0
