@@ -28,8 +28,11 @@ _DPI = 130
 
 
 def color_of(index: int) -> str:
-    """Return the color of a series by its number; the palette repeats after six."""
-    return PALETTE[index % len(PALETTE)]
+    """Return the color of a series by its number; after six the palette repeats, darker."""
+    base = PALETTE[index % len(PALETTE)]
+    shade = 0.5 ** (index // len(PALETTE))
+    parts = (round(int(base[at : at + 2], 16) * shade) for at in (1, 3, 5))
+    return "#" + "".join(f"{part:02X}" for part in parts)
 
 
 # Margins are given: matplotlib's own layout takes longer than everything else.

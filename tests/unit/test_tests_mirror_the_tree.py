@@ -109,7 +109,6 @@ COVERED_BY = {
     ),
     "tests/unit/data/test_batching.py": ("data/sample",),
     "tests/unit/data/test_yolo_layout.py": ("data/foreign",),
-    "tests/unit/drawing/test_curves.py": ("drawing/figures",),
     "tests/unit/drawing/test_denoising.py": ("drawing/panels",),
     "tests/unit/drawing/test_matching.py": ("drawing/matching_sheets",),
     "tests/unit/engine/test_loop.py": ("engine/settings",),
