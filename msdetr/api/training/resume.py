@@ -12,6 +12,7 @@ from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.run_state import RunState
 from msdetr.errors import CheckpointError, DataError, Problem, RunDirectoryError
 from msdetr.recipe import Recipe, load_recipe, recipe_from_dict, recipe_to_dict
+from msdetr.recipe.differences import find_differences
 
 _SHOWN_DIGITS = 12
 _EPOCHS = "train.epochs"
@@ -140,17 +141,18 @@ def _shorten(digest: object) -> str:
 def _check_same_recipe(
     saved_recipe: object, recipe: Recipe, source: Path, *, finished_epochs: int = 0
 ) -> None:
-    if isinstance(saved_recipe, Mapping):  # perhaps of an earlier version, with other fields
-        saved_recipe = recipe_to_dict(recipe_from_dict(saved_recipe, str(source)))
-    saved, asked = _flatten(saved_recipe), _flatten(recipe_to_dict(recipe))
-    different = sorted(
-        key for key in saved.keys() | asked.keys() if saved.get(key) != asked.get(key)
+    if not isinstance(saved_recipe, Mapping):
+        raise CheckpointError(str(source), "does not say with which recipe it was trained")
+    # Perhaps of an earlier version, with other fields.
+    saved = recipe_from_dict(saved_recipe, str(source))
+    changed = (
+        (each, _refuse_change(each.key, recipe, finished_epochs))
+        for each in find_differences(saved, recipe)
     )
-    advice = {key: _refuse_change(key, recipe, finished_epochs) for key in different}
     problems = [
-        Problem(key, f"was {saved.get(key)!r} in the run, is {asked.get(key)!r} now; {advice[key]}")
-        for key in different
-        if advice[key]
+        Problem(each.key, f"was {each.first!r} in the run, is {each.second!r} now; {advice}")
+        for each, advice in changed
+        if advice
     ]
     if problems:
         raise CheckpointError(str(source), problems)
@@ -167,12 +169,3 @@ def _refuse_change(key: str, recipe: Recipe, finished_epochs: int) -> str | None
     if key in MAY_CHANGE or key.split(".", maxsplit=1)[0] == "inspection":
         return None
     return "resume with the run's recipe.yaml"
-
-
-def _flatten(tree: object, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat.update(_flatten(value, f"{prefix}.{key}" if prefix else str(key)))
-    return flat
