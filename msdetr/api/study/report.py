@@ -94,7 +94,7 @@ def report_study(
     finished = [cell for cell in cells if cell.state == "finished"]
     truth = read_ground_truth(finished, data) if finished else GroundTruth(_NO_IMAGES, ())
     looked_at = show_progress(finished, len(finished), "examining cells")
-    found = {cell.name: examine(cell, truth, design.metric) for cell in looked_at}
+    found = {cell.name: examine(cell, truth, design) for cell in looked_at}
     lock = folder.read_lock()
     findings = _collect(design, lock, cells, found, truth)
     return StudyReport(findings, _write(findings, output, _draw(findings, lock, truth, data)))
@@ -121,6 +121,7 @@ def _collect(
         description=design.description.strip(),
         metric=design.metric,
         smallest_effect=design.smallest_effect,
+        nms_threshold=design.nms_threshold,
         budget=design.budget
         if design.max_seconds is None
         else f"{design.max_seconds:g} seconds of training",
