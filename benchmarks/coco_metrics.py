@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from msdetr.evaluation.matching import ScoringTask, match_boxes, prepare_task
+from msdetr.evaluation.matching import Library, ScoringTask, match_boxes, prepare_task
 
 CLASSES = 80
 TARGETS_PER_IMAGE = 7
-LIBRARIES = ("pycocotools", "hotcoco")
+LIBRARIES: tuple[Library, ...] = ("pycocotools", "hotcoco")
 
 
 def make_task(images: int, detections: int, seed: int) -> ScoringTask:
