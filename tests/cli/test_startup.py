@@ -47,6 +47,11 @@ def test_nothing_heavy_is_imported(arguments: list[str]) -> None:
     assert done.stdout
 
 
+def test_detector_needs_no_scipy() -> None:
+    code = "import sys, msdetr; msdetr.Detector; sys.exit('scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_all_commands_are_looked_at() -> None:
     assert {("train",), ("eval",), ("recipes", "list"), ("recipes", "copy")} <= set(COMMANDS)
 
