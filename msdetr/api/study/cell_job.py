@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msdetr.api.study.cell_process import CellOrder
+from msdetr.process_lock import HeldError, hold, is_held, note_holder, read_holder
 from msdetr.study.cell import Cell
-from msdetr.study.process_lock import HeldError, hold, is_held, note_holder, read_holder
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission

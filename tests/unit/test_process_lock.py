@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from msdetr.study.process_lock import HeldError, hold, is_held, note_holder, read_holder
+from msdetr.process_lock import HeldError, hold, is_held, note_holder, read_holder
 
 
 def test_a_lock_is_held_inside_the_block_only(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_child_that_inherits_it_holds_it_on(tmp_path: Path) -> None:
 def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
     file = tmp_path / "cell.lock"
     code = (
-        "import sys, time; from pathlib import Path; from msdetr.study.process_lock import hold\n"
+        "import sys, time; from pathlib import Path; from msdetr.process_lock import hold\n"
         "with hold(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(file)]
