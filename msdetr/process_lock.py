@@ -1,4 +1,9 @@
-"""Locks that a process holds while it works, and that end with it, however it ends."""
+"""Locks that a process holds while it works, and that end with it, however it ends.
+
+They are ``flock`` on a file. The kernel gives such a lock back when its holder ends, so that one of
+a dead process is simply free. On NFS the server does, once it hears of the holder's end or its
+lease runs out; file systems that are mounted without locks refuse (``OSError``).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 _SECONDS_BETWEEN_TRIES = 0.2
+
+_open_descriptors: set[int] = set()
 
 
 @dataclass(frozen=True)
@@ -47,16 +54,20 @@ class HeldError(Exception):
 
 
 @contextmanager
-def hold(file: Path, *, wait_seconds: float = 0.0, run: str = "") -> Iterator[int]:
+def hold(
+    file: Path, *, wait_seconds: float = 0.0, run: str = "", keep_file: bool = True
+) -> Iterator[int]:
     """Hold a lock inside the ``with`` block.
 
-    A process that is started inside the block and inherits the descriptor holds the lock as well,
-    even if this one dies.
+    A program that is started inside the block and inherits the descriptor holds the lock as well,
+    even if this process dies. Processes that are merely forked do not.
 
     Args:
-        file: What the lock is on; made if need be, and left.
+        file: What the lock is on; made if need be.
         wait_seconds: How long to wait for another holder.
         run: What this process belongs to.
+        keep_file: Leave the file at the end of the block, which a program that holds the lock on
+            needs; otherwise it is removed.
 
     Yields:
         The descriptor.
@@ -65,13 +76,16 @@ def hold(file: Path, *, wait_seconds: float = 0.0, run: str = "") -> Iterator[in
         HeldError: Another process holds it still.
         OSError: The file system has no locks, or the file cannot be made.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = _acquire(file, time.monotonic() + wait_seconds)
+    _open_descriptors.add(descriptor)
     try:
-        _acquire(descriptor, file, wait_seconds)
         note_holder(descriptor, os.getpid(), run)
         yield descriptor
     finally:
+        if not keep_file:
+            # Before the lock is free: whoever opened the file meanwhile sees that it is gone.
+            file.unlink(missing_ok=True)
+        _open_descriptors.discard(descriptor)
         os.close(descriptor)
 
 
@@ -106,14 +120,55 @@ def read_holder(file: Path) -> Holder | None:
     return None
 
 
-def _acquire(descriptor: int, file: Path, wait_seconds: float) -> None:
-    deadline = time.monotonic() + wait_seconds
+def _acquire(file: Path, deadline: float) -> int:
+    """Return the descriptor of a file that this process has locked, and that has its name still."""
     while True:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _open(file)
+        if descriptor is None:
+            continue
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise HeldError(read_holder(file)) from None
-            time.sleep(_SECONDS_BETWEEN_TRIES)
-        else:
-            return
+            if _lock(descriptor, file, deadline) and _has_name(descriptor, file):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _open(file: Path) -> int | None:
+    """Open a file, made if need be; None where its folder was removed meanwhile."""
+    try:
+        return os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except FileNotFoundError:
+        return None
+
+
+def _lock(descriptor: int, file: Path, deadline: float) -> bool:
+    """Try once to lock; after the deadline another holder is an error."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if time.monotonic() >= deadline:
+            raise HeldError(read_holder(file)) from None
+        time.sleep(_SECONDS_BETWEEN_TRIES)
+        return False
+    return True
+
+
+def _has_name(descriptor: int, file: Path) -> bool:
+    """Tell whether a file was not removed by its last holder before it was locked."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), file.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _forget_locks() -> None:
+    """Close a forked child's copies: what it outlives its parent by must not keep others out."""
+    for descriptor in _open_descriptors:
+        os.close(descriptor)
+    _open_descriptors.clear()
+
+
+os.register_at_fork(after_in_child=_forget_locks)
