@@ -15,9 +15,10 @@ from msdetr.files import replace_text
 
 RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
+LOCK_FILE = "run.lock"
 
 # What ``create`` makes before the recipe: all that a start cut short can leave.
-_BEFORE_RECIPE = {"checkpoints", ENVIRONMENT_FILE, RECIPE_FILE + ".new"}
+_BEFORE_RECIPE = {"checkpoints", ENVIRONMENT_FILE, LOCK_FILE, RECIPE_FILE + ".new"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class RunDirectory:
     def environment_file(self) -> Path:
         """Versions and machine of the run's start."""
         return self.path / ENVIRONMENT_FILE
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the process that trains here; says which one it is."""
+        return self.path / LOCK_FILE
 
     @property
     def metrics_file(self) -> Path:

@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "model": _TENSORS | {"ops", "pretraining"},
     "assignment": _TENSORS,
     "losses": _TENSORS,
-    "engine": {"errors", "files", "seeding", "terminal"},
+    "engine": {"errors", "files", "process_lock", "seeding", "terminal"},
     "evaluation": _TENSORS | {"files"},
     "drawing": _TENSORS | {"files"},
     "inspection": _TENSORS | {"files", "image_files", "assignment", "losses", "drawing"},
