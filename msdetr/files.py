@@ -158,7 +158,14 @@ def digest_file(path: Path) -> str:
 
 def list_sums(files: Mapping[str, bytes]) -> bytes:
     """Content of a ``SHA256SUMS`` for files of these names and contents, in this order."""
-    return b"".join(_line(sha256(content).hexdigest(), name) for name, content in files.items())
+    return b"".join(
+        line_of_sums(sha256(content).hexdigest(), name) for name, content in files.items()
+    )
+
+
+def line_of_sums(digest: str, name: str) -> bytes:
+    """Line of a ``SHA256SUMS`` for a file of this digest and name."""
+    return f"{digest}  {name}\n".encode()
 
 
 def refuse_unlisted(path: Path, digest: str, error: type[InvalidInputError]) -> None:
@@ -174,7 +181,7 @@ def refuse_unlisted(path: Path, digest: str, error: type[InvalidInputError]) -> 
         OSError: There is no ``SHA256SUMS``, or it cannot be read.
     """
     sums = path.with_name(SUMS_FILE).read_bytes()
-    if _line(digest, path.name) not in sums.splitlines(keepends=True):
+    if line_of_sums(digest, path.name) not in sums.splitlines(keepends=True):
         raise error(
             str(path), f"is damaged: it is not what {SUMS_FILE} says (truncated or changed?)"
         )
@@ -207,10 +214,6 @@ def require_version(
             "update the package",
         )
     return document
-
-
-def _line(digest: str, name: str) -> bytes:
-    return f"{digest}  {name}\n".encode()
 
 
 def _aside(path: Path) -> Path:

@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "structures": {"errors"},
     "boxes": {"errors"},
     "recipe": {"errors", "pretraining", "recipes"},
-    "ops": {"errors", "extensions"},
+    "ops": {"errors", "extensions", "files"},
     "data": _TENSORS | {"files", "seeding", "image_files"},
     "model": _TENSORS | {"ops", "pretraining"},
     "assignment": _TENSORS,
