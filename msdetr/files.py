@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import file_digest, sha256
 from pathlib import Path
 from stat import S_IMODE
@@ -21,6 +21,8 @@ from msdetr.errors import InvalidInputError
 
 SUMS_FILE = "SHA256SUMS"
 """File beside those that it lists, as ``sha256sum -c`` reads it."""
+UNFINISHED = ".unfinished"
+"""Folder of what :func:`filling_directory` has not finished."""
 
 
 @contextmanager
@@ -111,6 +113,47 @@ def replace_with_sums(directory: Path, files: Mapping[str, bytes]) -> None:
     with replacing_directory(directory) as aside:
         for name, content in {**files, SUMS_FILE: list_sums(files)}.items():
             (aside / name).write_bytes(content)
+
+
+@contextmanager
+def filling_directory(path: Path) -> Iterator[Path]:
+    """Write files aside; at the end of the ``with`` block each takes its name in a directory.
+
+    What the directory holds besides stays. However the block ends, nothing else remains: an
+    exception leaves everything as it was. A process that is killed leaves ``.unfinished`` in the
+    directory, which the next attempt removes. One process at a time may fill a directory.
+
+    Args:
+        path: The directory; it and its parents are made if need be.
+
+    Yields:
+        An empty directory to fill; folders in it join those of their names.
+
+    Raises:
+        OSError: The directory cannot be written.
+    """
+    with making_directory(path), _new_directory(path / UNFINISHED) as aside:
+        yield aside
+        _flush_tree(aside)
+        _move_content(aside, path)
+        _flush(path)
+
+
+@contextmanager
+def making_directory(path: Path) -> Iterator[None]:
+    """Make a directory and its parents; what was made is removed at the end if it is empty.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    made = [place for place in (path, *path.parents) if not place.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for place in made:
+            with suppress(OSError):
+                place.rmdir()
 
 
 @contextmanager
@@ -230,6 +273,15 @@ def _new_directory(path: Path) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _move_content(source: Path, target: Path) -> None:
+    for entry in sorted(source.iterdir()):
+        place = target / entry.name
+        if entry.is_dir() and place.is_dir() and not place.is_symlink():
+            _move_content(entry, place)
+        else:
+            entry.replace(place)
 
 
 def _copy_mode(source: Path, target: Path) -> None:

@@ -74,7 +74,7 @@ class BatchLoader:
             num_workers=num_workers,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
-            worker_init_fn=self._reasons and self._reasons.start,
+            worker_init_fn=None if self._reasons is None else self._reasons.start,
             generator=torch.Generator(),
         )
 

@@ -18,7 +18,10 @@ ENVIRONMENT_FILE = "environment.json"
 LOCK_FILE = "run.lock"
 
 # What ``create`` makes before the recipe: all that a start cut short can leave.
-_BEFORE_RECIPE = {"checkpoints", ENVIRONMENT_FILE, LOCK_FILE, RECIPE_FILE + ".new"}
+_BEFORE_RECIPE = {
+    *("checkpoints", LOCK_FILE),
+    *(ENVIRONMENT_FILE, ENVIRONMENT_FILE + ".new", RECIPE_FILE + ".new"),
+}
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class RunDirectory:
         self.check_free()
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            self.environment_file.write_text(json.dumps(environment, indent=2) + "\n")
+            replace_text(self.environment_file, json.dumps(environment, indent=2) + "\n")
             # Last and whole, because its presence says that a run was started here.
             replace_text(self.recipe_file, recipe_text)
         except OSError as error:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 
 from msdetr.engine.processes import Processes
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.errors import RunDirectoryError
+from msdetr.files import making_directory
 from msdetr.process_lock import HeldError, hold
 from msdetr.terminal import LiteralConsole
 
@@ -43,10 +43,9 @@ def _holding(directory: RunDirectory) -> Iterator[None]:
     directory.check_writable()
     if directory.path.is_file():
         directory.check_free()  # which says so
-    made = [place for place in (directory.path, *directory.path.parents) if not place.exists()]
-    with _removing_if_empty(made), ExitStack() as held:
+    with ExitStack() as held:
         try:
-            directory.path.mkdir(parents=True, exist_ok=True)
+            held.enter_context(making_directory(directory.path))
         except OSError as error:
             raise RunDirectoryError(
                 str(directory.path), f"cannot be written: {error.strerror}; give another `output`"
@@ -65,14 +64,3 @@ def _holding(directory: RunDirectory) -> Iterator[None]:
                 "second training run uses this directory"
             )
         yield
-
-
-@contextmanager
-def _removing_if_empty(folders: list[Path]) -> Iterator[None]:
-    """Remove folders at the end, innermost first, as far as they are empty."""
-    try:
-        yield
-    finally:
-        for folder in folders:
-            with suppress(OSError):
-                folder.rmdir()
