@@ -7,9 +7,12 @@ Torch is imported inside commands only, so that help and messages come at once.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Annotated
 
@@ -108,6 +111,25 @@ def main(arguments: Sequence[str]) -> int:
     """
     debug = DEBUG in arguments
     make_streams_lenient()
+    with _raising_on_sigterm():
+        return _run(arguments, debug=debug)
+
+
+@contextmanager
+def _raising_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, so that nothing half-written remains."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _run(arguments: Sequence[str], *, debug: bool) -> int:
     try:
         _refuse_empty(arguments)
         app([argument for argument in arguments if argument != DEBUG], prog_name=NAME)

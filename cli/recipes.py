@@ -75,6 +75,7 @@ def copy(
         message = "exists already and is left as it is; name another file or remove this one"
         raise UsageError(str(path), message) from error
     except OSError as error:
+        path.unlink(missing_ok=True)  # half of it, on a full disk
         raise UsageError(str(path), f"cannot be written: {error.strerror}") from error
     say(f"wrote {path}; next: msdetr recipes validate {path}", err=True)
 

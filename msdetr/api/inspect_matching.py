@@ -117,14 +117,14 @@ def inspect_matching(
     trace = obtain_trace(source)
     layers = _choose_layers(options.layers, trace.info.num_layers)
     files = [output / name for name in names]
-    with writing(output):
+    with writing(output) as aside:
         if source.trace is None:
-            trace.save(output / TRACE_DIR)
+            trace.save(aside / TRACE_DIR)
             files.insert(0, output / TRACE_DIR)
-        summary = _write_tables(trace, layers, output, options)
-        (output / SUMMARY_FILE).write_text(json.dumps(summary.to_dict(), indent=2) + "\n")
+        summary = _write_tables(trace, layers, aside, options)
+        (aside / SUMMARY_FILE).write_text(json.dumps(summary.to_dict(), indent=2) + "\n")
         with counting("writing the page") as progress:
-            write_report(trace, output / REPORT_FILE, progress=progress)
+            write_report(trace, aside / REPORT_FILE, progress=progress)
     return InspectionReport(summary, tuple(file for file in files if file.exists()))
 
 

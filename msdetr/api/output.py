@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from msdetr.errors import UsageError
+from msdetr.files import filling_directory
 
 
 def check_output(output: Path, names: Sequence[str], *, force: bool | None = None) -> None:
@@ -29,17 +30,21 @@ def check_output(output: Path, names: Sequence[str], *, force: bool | None = Non
 
 
 @contextmanager
-def writing(output: Path) -> Iterator[None]:
-    """Make the directory, and say in one line why something cannot be written to it.
+def writing(output: Path) -> Iterator[Path]:
+    """Write the files of a directory aside, so that either all of them appear or none.
 
     Args:
-        output: The directory.
+        output: The directory; made if need be.
+
+    Yields:
+        Where to write them; see :func:`msdetr.files.filling_directory`.
 
     Raises:
         UsageError: The operating system refuses.
     """
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        yield
+        with filling_directory(output) as aside:
+            yield aside
     except OSError as error:
-        raise UsageError(str(output), f"cannot be written: {error.strerror}") from error
+        reason = error.strerror or str(error)
+        raise UsageError(str(output), f"cannot be written: {reason}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,21 +142,37 @@ def predict(
     detector = Detector.from_checkpoint(
         checkpoint, recipe=recipe, overrides=overrides, device=resolve_device(device)
     )
-    if output is not None:
+    if output is None:
+        return _predict(detector, paths, threshold)
+    with writing(output) as aside:
+        drawings = [f"{DRAWINGS}/{stem}.jpg" for stem in unique_stems(paths)]
+        (aside / DRAWINGS).mkdir()
+        report = _predict(
+            detector,
+            paths,
+            threshold,
+            lambda file: _draw(file, aside / drawings[file.image_id - 1]),
+        )
+        _write(report, aside, drawings)
         _remove_drawings(output)
+    return report
+
+
+def _predict(
+    detector: Detector,
+    paths: Sequence[Path],
+    threshold: float,
+    draw: Callable[[PredictedFile], None] | None = None,
+) -> PredictReport:
     unreadable: list[tuple[Path, str]] = []
     files: list[PredictedFile] = []
-    drawings = [f"{DRAWINGS}/{stem}.jpg" for stem in unique_stems(paths)]
     for file in _detect(detector, paths, threshold, unreadable):
         files.append(file)
-        if output is not None:
-            _draw(file, output / drawings[file.image_id - 1])
+        if draw is not None:
+            draw(file)
     space = detector.label_space
     categories = tuple(zip(space.category_ids, space.names, strict=True))
-    report = PredictReport(tuple(files), tuple(unreadable), categories)
-    if output is not None:
-        _write(report, output, drawings)
-    return report
+    return PredictReport(tuple(files), tuple(unreadable), categories)
 
 
 def _check_output(output: Path, *, force: bool) -> None:
@@ -165,7 +181,7 @@ def _check_output(output: Path, *, force: bool) -> None:
         *((output / name, Path.is_file) for name in (RESULTS, IMAGES)),
         (output / DRAWINGS, Path.is_dir),
     ):
-        if path.exists() and not is_usable(path):
+        if path.is_symlink() or (path.exists() and not is_usable(path)):
             raise UsageError(str(path), "is no result of a prediction; give another `output`")
 
 
@@ -176,9 +192,8 @@ def _remove_drawings(output: Path) -> None:
         drawings = [output / DRAWINGS / Path(image["drawing"]).name for image in images]
     except (OSError, ValueError, TypeError, KeyError):
         return  # none, or not ours
-    with writing(output):
-        for path in drawings:
-            path.unlink(missing_ok=True)
+    for path in drawings:
+        path.unlink(missing_ok=True)
 
 
 def _detect(
@@ -199,8 +214,7 @@ def _detect(
 def _draw(file: PredictedFile, path: Path) -> None:
     # Decoded again rather than kept: many photographs do not fit into memory at once.
     picture = file.detections.draw(to_image(file.path))
-    with writing(path.parent):
-        picture.save(path, quality=_JPEG_QUALITY, subsampling=_FULL_CHROMA)
+    picture.save(path, quality=_JPEG_QUALITY, subsampling=_FULL_CHROMA)
 
 
 def _write(report: PredictReport, output: Path, drawings: Sequence[str]) -> None:
@@ -214,6 +228,5 @@ def _write(report: PredictReport, output: Path, drawings: Sequence[str]) -> None
         "images": images,
         "categories": [{"id": id_, "name": name} for id_, name in report.categories],
     }
-    with writing(output):
-        write_results(output / RESULTS, [entry for f in report.files for entry in f.results()])
-        (output / IMAGES).write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
+    write_results(output / RESULTS, [entry for f in report.files for entry in f.results()])
+    (output / IMAGES).write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from msdetr.files import older_of
-from msdetr.study.process_lock import is_held
+from msdetr.process_lock import is_held
 
 CellState = Literal["missing", "running", "interrupted", "finished", "failed"]
 

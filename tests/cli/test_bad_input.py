@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
 
 import pytest
+
+from msdetr.process_lock import hold
 
 Refuse = Callable[..., list[str]]
 
@@ -182,6 +186,23 @@ class TestOutput:
         (tmp_path / "run/notes.txt").write_text("mine")
         line = refused_line("train", "shapes_tiny", "--output", tmp_path / "run", *tiny, *options)
         assert "is not empty; continue the run in it with --resume, or give another" in line
+
+    @pytest.mark.parametrize("options", [(), ("--resume",), ("--overfit", "8")], ids=str)
+    def test_run_under_way(
+        self,
+        options: tuple[str, ...],
+        run_dir: Path,
+        tmp_path: Path,
+        tiny: list[str],
+        refused_line: Callable[..., str],
+    ) -> None:
+        output = Path(shutil.copytree(run_dir, tmp_path / "run"))
+        with hold(output / "run.lock"):
+            line = refused_line("train", "shapes_tiny", "--output", output, *tiny, *options)
+        assert line == (
+            f"error: {output}: is being trained by process {os.getpid()} on "
+            f"{socket.gethostname()}; wait for it to end, or give another --output"
+        )
 
     def test_run_of_another_recipe(
         self, run_dir: Path, tmp_path: Path, tiny: list[str], refused_line: Callable[..., str]

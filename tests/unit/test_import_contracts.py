@@ -15,6 +15,7 @@ _TENSORS = {"structures", "boxes", "errors"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
+    "process_lock": set(),
     "seeding": {"errors"},
     "image_files": {"errors"},
     "terminal": set(),
@@ -23,17 +24,20 @@ ALLOWED: dict[str, set[str]] = {
     "structures": {"errors"},
     "boxes": {"errors"},
     "recipe": {"errors", "pretraining", "recipes"},
-    "ops": {"errors", "extensions"},
+    "ops": {"errors", "extensions", "files"},
     "data": _TENSORS | {"files", "seeding", "image_files"},
     "model": _TENSORS | {"ops", "pretraining"},
     "assignment": _TENSORS,
     "losses": _TENSORS,
-    "engine": {"errors", "files", "seeding", "terminal"},
+    "engine": {"errors", "files", "process_lock", "seeding", "terminal"},
     "evaluation": _TENSORS | {"files"},
     "drawing": _TENSORS | {"files"},
     "inspection": _TENSORS | {"files", "image_files", "assignment", "losses", "drawing"},
     "run_report": {"errors", "files", "drawing"},
-    "study": {"errors", "files", "recipe", "evaluation", "inspection", "drawing"},
+    "study": {
+        *("errors", "files", "process_lock"),
+        *("recipe", "evaluation", "inspection", "drawing"),
+    },
     "export": _TENSORS | {"model", "ops", "files"},
     "interop": {"errors", "files"},
     "build": {
@@ -53,6 +57,7 @@ ALLOWED: dict[str, set[str]] = {
             "version",
             "files",
             "pretraining",
+            "process_lock",
             "seeding",
             "drawing",
             "inspection",
@@ -68,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Parts that must start without loading torch.
 TORCH_FREE = {
-    *("errors", "files", "version", "terminal", "pretraining"),
+    *("errors", "files", "version", "terminal", "pretraining", "process_lock"),
     *("recipe", "recipes", "extensions"),
 }
 

@@ -199,20 +199,20 @@ def _write(
     findings: StudyFindings, output: Path, pictures: Sequence[TargetPicture]
 ) -> tuple[Path, ...]:
     figures = draw_study(findings)
-    with writing(output):
+    with writing(output) as aside:
         folder = output / FIGURES_FOLDER
-        with replacing_directory(folder) as aside:
+        with replacing_directory(folder) as drawn:
             for name, figure in figures.items():
-                save_figure(figure, aside / f"{name}.svg")
+                save_figure(figure, drawn / f"{name}.svg")
             for picture in pictures:
-                picture.save(aside)
+                picture.save(drawn)
         page = compose_page(
             findings,
             {name: folder / f"{name}.svg" for name in figures},
             [CaptionedPicture(folder / each.file_name, each.caption) for each in pictures],
         )
         for name, text in zip(FILES, _render(findings, page), strict=True):
-            replace_text(output / name, text)
+            replace_text(aside / name, text)
     return tuple(output / name for name in (*FILES, FIGURES_FOLDER))
 
 
