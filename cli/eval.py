@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +15,7 @@ from .options import (
     PublishedRecipeOption,
     examples,
 )
-from .say import say
+from .say import say_json
 
 EXAMPLES = examples(
     "msdetr eval --ckpt runs/shapes_tiny --per-branch --output results",
@@ -66,7 +65,10 @@ def evaluate(
     overrides: OverridesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Evaluate a checkpoint or a results file: the COCO numbers, AP by IoU and by class."""
+    """Evaluate a checkpoint or a results file.
+
+    Shows the twelve COCO numbers, AP by IoU and AP by class.
+    """
     from msdetr.api.evaluate import evaluate as run_evaluation
     from msdetr.api.evaluate import layer_table, suppressor_table
     from msdetr.terminal import LiteralConsole
@@ -87,7 +89,7 @@ def evaluate(
     if report is None:
         return
     if as_json:
-        say(json.dumps(report.to_dict(), indent=2))
+        say_json(report.to_dict())
         return
     console = LiteralConsole()
     console.print(report.metrics)

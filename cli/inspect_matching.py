@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from .options import (
     DataOption,
     DeviceOption,
@@ -22,7 +20,7 @@ from .options import (
     examples,
 )
 from .parsing import parse_ids, parse_layers
-from .say import say
+from .say import say, say_json
 
 EXAMPLES = examples(
     "msdetr inspect-matching --ckpt runs/shapes_tiny --num-images 20 --output matching",
@@ -48,9 +46,10 @@ def inspect_matching(
     overrides: OverridesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one-to-one and one-to-many assignments, and why queries were rejected.
+    """Show both assignments, and why queries were rejected.
 
-    One forward pass in evaluation mode makes a match trace; everything shown is computed from it.
+    One-to-one and one-to-many assignments are shown side by side. One forward pass in
+    evaluation mode makes a match trace; everything shown is computed from it.
     """
     from msdetr.api.inspect_matching import InspectionOptions, TraceSource
     from msdetr.api.inspect_matching import inspect_matching as run_inspection
@@ -70,7 +69,7 @@ def inspect_matching(
     options = InspectionOptions(parse_layers("--layers", layers), top=top, num_pictures=pictures)
     report = run_inspection(source, output, options)
     if as_json:
-        say(json.dumps(report.summary.to_dict(), indent=2))
+        say_json(report.summary.to_dict())
         return
     LiteralConsole().print(report.table())
     say("\n".join(str(file) for file in report.files))

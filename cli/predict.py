@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +17,7 @@ from .options import (
     PublishedRecipeOption,
     examples,
 )
-from .say import say
+from .say import say_json
 
 EXAMPLES = examples(
     "msdetr predict --ckpt runs/shapes_tiny photo.jpg",
@@ -48,7 +47,7 @@ def predict(
     overrides: OverridesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Detect objects in images: a table, drawings and COCO results."""
+    """Detect objects in images. Gives a table, drawings and COCO results."""
     from msdetr.api.predict import predict as run_prediction
     from msdetr.terminal import LiteralConsole
 
@@ -63,7 +62,7 @@ def predict(
         force=force,
     )
     if as_json:
-        say(json.dumps(report.to_dict(), indent=2))
+        say_json(report.to_dict())
     else:
         LiteralConsole().print(report.table())
     if report.unreadable:

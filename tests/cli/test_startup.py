@@ -32,7 +32,14 @@ GROUPS = {(str(group.name),) for group in main.app.registered_groups}
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["train", "--help"], ["eval", "--help"], ["recipes", "list"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["train", "--help"],
+        ["eval", "--help"],
+        ["recipes", "list"],
+        ["runs", "--help"],
+    ],
     ids=" ".join,
 )
 def test_nothing_heavy_is_imported(arguments: list[str]) -> None:

@@ -33,7 +33,8 @@ ALLOWED: dict[str, set[str]] = {
     "drawing": _TENSORS | {"files"},
     "inspection": _TENSORS | {"files", "image_files", "assignment", "losses", "drawing"},
     "run_report": {"errors", "files", "drawing"},
-    "study": {"errors", "files", "recipe", "evaluation", "inspection", "drawing"},
+    "stored_runs": {"errors", "files", "recipe"},
+    "study": {"errors", "files", "recipe", "evaluation", "inspection", "drawing", "stored_runs"},
     "export": _TENSORS | {"model", "ops", "files"},
     "interop": {"errors", "files"},
     "build": {
@@ -57,6 +58,7 @@ ALLOWED: dict[str, set[str]] = {
             "drawing",
             "inspection",
             "run_report",
+            "stored_runs",
             "study",
             "export",
             "terminal",
@@ -69,7 +71,7 @@ ALLOWED: dict[str, set[str]] = {
 # Parts that must start without loading torch.
 TORCH_FREE = {
     *("errors", "files", "version", "terminal", "pretraining"),
-    *("recipe", "recipes", "extensions"),
+    *("recipe", "recipes", "extensions", "stored_runs"),
 }
 
 
