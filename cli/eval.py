@@ -13,6 +13,7 @@ from .options import (
     JsonOption,
     OverridesOption,
     PublishedRecipeOption,
+    ReplaceResultsOption,
     examples,
 )
 from .say import say_json
@@ -61,6 +62,7 @@ def evaluate(
             metavar="FILE", help="Score this COCO results file, of any detector if without --ckpt."
         ),
     ] = None,
+    force: ReplaceResultsOption = False,
     device: DeviceOption = "auto",
     overrides: OverridesOption = None,
     as_json: JsonOption = False,
@@ -85,6 +87,7 @@ def evaluate(
         errors=errors,
         from_predictions=from_predictions,
         overrides=overrides or (),
+        force=force,
     )
     if report is None:
         return

@@ -14,6 +14,7 @@ from .options import (
     OverridesOption,
     PicturesOption,
     PublishedRecipeOption,
+    ReplaceResultsOption,
     StoredTraceOption,
     TopOption,
     TracedCheckpointOption,
@@ -42,6 +43,7 @@ def inspect_matching(
     layers: LayersOption = "all",
     top: TopOption = 20,
     pictures: PicturesOption = 20,
+    force: ReplaceResultsOption = False,
     device: DeviceOption = "auto",
     overrides: OverridesOption = None,
     as_json: JsonOption = False,
@@ -67,7 +69,7 @@ def inspect_matching(
         overrides=tuple(overrides or ()),
     )
     options = InspectionOptions(parse_layers("--layers", layers), top=top, num_pictures=pictures)
-    report = run_inspection(source, output, options)
+    report = run_inspection(source, output, options, force=force)
     if as_json:
         say_json(report.summary.to_dict())
         return

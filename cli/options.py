@@ -69,6 +69,10 @@ ImageIdsOption = Annotated[
     ),
 ]
 
+ReplaceResultsOption = Annotated[
+    bool, typer.Option("--force", help="Replace earlier results in DIR.")
+]
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 # train

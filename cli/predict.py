@@ -15,6 +15,7 @@ from .options import (
     JsonOption,
     OverridesOption,
     PublishedRecipeOption,
+    ReplaceResultsOption,
     examples,
 )
 from .say import say_json
@@ -40,9 +41,7 @@ def predict(
     threshold: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Minimum score of a detection.")
     ] = 0.3,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace an earlier prediction in DIR.")
-    ] = False,
+    force: ReplaceResultsOption = False,
     device: DeviceOption = "auto",
     overrides: OverridesOption = None,
     as_json: JsonOption = False,
