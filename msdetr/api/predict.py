@@ -15,10 +15,10 @@ from msdetr.api.detection.image_detections import ImageDetections
 from msdetr.api.detection.image_files import find_images, unique_stems
 from msdetr.api.detection.image_inputs import to_image
 from msdetr.api.detector import DEFAULT_THRESHOLD, Detector
-from msdetr.api.output import check_output, writing
+from msdetr.api.output import check_results, writing
 from msdetr.api.progress import show_progress
 from msdetr.engine.device import resolve_device
-from msdetr.errors import DataError, UsageError
+from msdetr.errors import DataError
 from msdetr.evaluation.results import write_results
 from msdetr.terminal import LiteralConsole
 
@@ -137,7 +137,13 @@ def predict(
         InvalidInputError: Checkpoint, inputs or output cannot be used as asked.
     """
     if output is not None:
-        _check_output(output, force=force)
+        check_results(
+            output,
+            files=(RESULTS, IMAGES),
+            folders=(DRAWINGS,),
+            of="a prediction",
+            force=force,
+        )
     paths = find_images(inputs)
     detector = Detector.from_checkpoint(
         checkpoint, recipe=recipe, overrides=overrides, device=resolve_device(device)
@@ -173,16 +179,6 @@ def _predict(
     space = detector.label_space
     categories = tuple(zip(space.category_ids, space.names, strict=True))
     return PredictReport(tuple(files), tuple(unreadable), categories)
-
-
-def _check_output(output: Path, *, force: bool) -> None:
-    check_output(output, (RESULTS, IMAGES, DRAWINGS), force=force)
-    for path, is_usable in (
-        *((output / name, Path.is_file) for name in (RESULTS, IMAGES)),
-        (output / DRAWINGS, Path.is_dir),
-    ):
-        if path.is_symlink() or (path.exists() and not is_usable(path)):
-            raise UsageError(str(path), "is no result of a prediction; give another `output`")
 
 
 def _remove_drawings(output: Path) -> None:

@@ -245,7 +245,7 @@ class TestOutput:
     ) -> None:
         (tmp_path / "metrics.json").write_text("{}")
         line = refused_line("eval", "--ckpt", run_dir, "--output", tmp_path)
-        assert f"{tmp_path}: holds metrics.json already" in line
+        assert f"{tmp_path}: holds metrics.json already; give another --output, or --force" in line
 
     def test_a_file_is_no_directory(
         self, run_dir: Path, tmp_path: Path, tiny: list[str], refused_line: Callable[..., str]

@@ -34,8 +34,9 @@ ALLOWED: dict[str, set[str]] = {
     "drawing": _TENSORS | {"files"},
     "inspection": _TENSORS | {"files", "image_files", "assignment", "losses", "drawing"},
     "run_report": {"errors", "files", "drawing"},
+    "stored_runs": {"errors", "files", "recipe"},
     "study": {
-        *("errors", "files", "process_lock"),
+        *("errors", "files", "process_lock", "stored_runs"),
         *("recipe", "evaluation", "inspection", "drawing"),
     },
     "export": _TENSORS | {"model", "ops", "files"},
@@ -62,6 +63,7 @@ ALLOWED: dict[str, set[str]] = {
             "drawing",
             "inspection",
             "run_report",
+            "stored_runs",
             "study",
             "export",
             "terminal",
@@ -74,7 +76,7 @@ ALLOWED: dict[str, set[str]] = {
 # Parts that must start without loading torch.
 TORCH_FREE = {
     *("errors", "files", "version", "terminal", "pretraining", "process_lock"),
-    *("recipe", "recipes", "extensions"),
+    *("recipe", "recipes", "extensions", "stored_runs"),
 }
 
 
