@@ -17,7 +17,8 @@ OverridesOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change a field, as in --set train.lr=1e-4; YAML value, paths as they stand; may be repeated.",
+        help="Change a field, as in --set train.lr=1e-4; a YAML value, or a path as it stands; "
+        "may be repeated.",
     ),
 ]
 

@@ -53,7 +53,7 @@ def check_data(recipe: Recipe) -> DataReport:
             warnings = find_warnings(recipe, split, index, max_positives)
             findings += [(split, finding) for finding in warnings]
     findings += _check_label_space(recipe, indices)
-    findings += _check_images(indices)
+    findings += _check_images(indices, recipe.data.max_image_pixels)
     findings.sort(key=lambda entry: entry[1].severity != "error")
     return DataReport(
         splits={split: SplitFacts.of(index) for split, index in indices.items()},
@@ -178,11 +178,11 @@ def _check_label_space(recipe: Recipe, indices: dict[str, CocoIndex]) -> Finding
     return []
 
 
-def _check_images(indices: dict[str, CocoIndex]) -> Findings:
+def _check_images(indices: dict[str, CocoIndex], max_pixels: int) -> Findings:
     facts: dict[str, list[ImageFacts]] = {}
     found: Findings = []
     for split, index in indices.items():
-        examined = examine_images(index)
+        examined = examine_images(index, max_pixels)
         facts[split] = list(show_progress(examined, len(index), f"decoding {split} images"))
         found += [(split, finding) for finding in summarise_images(facts[split])]
     leakage = find_leakage(facts.get("train", []), facts.get("val", []))

@@ -150,6 +150,7 @@ def build_train_dataset(
         label_space,
         recipe.train.seed,
         skip_unreadable=recipe.data.unreadable_images == "skip",
+        max_pixels=recipe.data.max_image_pixels,
     )
 
 
@@ -158,7 +159,8 @@ def build_eval_dataset(
 ) -> DetectionDataset:
     """Make the images of an index a data set with the resize of evaluation."""
     transform = build_eval_transform(recipe.data)
-    return DetectionDataset(index, transform, label_space, recipe.train.seed)
+    max_pixels = recipe.data.max_image_pixels
+    return DetectionDataset(index, transform, label_space, recipe.train.seed, max_pixels=max_pixels)
 
 
 def build_loader(

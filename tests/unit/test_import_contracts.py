@@ -52,6 +52,7 @@ ALLOWED: dict[str, set[str]] = {
             "build",
             "version",
             "files",
+            "image_files",
             "pretraining",
             "seeding",
             "drawing",
