@@ -213,7 +213,7 @@ def index_annotations(file: AnnotationFile, images_dir: Path) -> CocoIndex:
         num_crowd=int(is_crowd.sum()),
         num_without_area=int((~is_crowd & ~has_area).sum()),
         annotations_sha256=file.sha256,
-        findings=check_annotations(content, has_area, owner_hw),
+        findings=(*file.readings, *check_annotations(content, has_area, owner_hw)),
     )
 
 
