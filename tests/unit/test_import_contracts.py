@@ -17,6 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "files": {"errors"},
     "seeding": {"errors"},
     "image_files": {"errors"},
+    "csv_files": set(),
     "terminal": set(),
     "version": set(),
     "pretraining": {"errors"},
@@ -31,9 +32,10 @@ ALLOWED: dict[str, set[str]] = {
     "engine": {"errors", "files", "seeding", "terminal"},
     "evaluation": _TENSORS | {"files"},
     "drawing": _TENSORS | {"files"},
-    "inspection": _TENSORS | {"files", "image_files", "assignment", "losses", "drawing"},
+    "inspection": _TENSORS
+    | {"csv_files", "files", "image_files", "assignment", "losses", "drawing"},
     "run_report": {"errors", "files", "drawing"},
-    "study": {"errors", "files", "recipe", "evaluation", "inspection", "drawing"},
+    "study": {"csv_files", "errors", "files", "recipe", "evaluation", "inspection", "drawing"},
     "export": _TENSORS | {"model", "ops", "files"},
     "interop": {"errors", "files"},
     "build": {
@@ -51,6 +53,7 @@ ALLOWED: dict[str, set[str]] = {
             "interop",
             "build",
             "version",
+            "csv_files",
             "files",
             "image_files",
             "pretraining",
