@@ -8,11 +8,13 @@ import numpy as np
 
 from msdetr.api.datasets import TrainingData, check_names
 from msdetr.api.progress import counting, show_progress
-from msdetr.build import build_assigner, build_label_space, limit_split, locate_files
+from msdetr.build import build_assigner, build_label_space, limit_split, locate_files, outside_names
 from msdetr.data.annotation_checks import (
     check_classes,
     check_crowding,
     check_group_crowding,
+    check_outside,
+    check_targets,
 )
 from msdetr.data.coco_file import (
     drop_inconsistent_entries,
@@ -75,7 +77,13 @@ def find_warnings(
         index: The split's annotations, which were read without an error.
         max_positives: The most queries of an image that may be positive; None for all.
     """
-    found = list(index.findings)
+    outside = outside_names(recipe.data, index)
+    found = [
+        *index.findings,
+        *check_outside(outside, is_allowed=recipe.data.allow_outside),
+    ]
+    if split == "val":
+        found += check_targets(index.num_targets)
     if split == "train":
         num_boxes = np.diff(index.first_target)
         found += check_crowding(index.image_ids, num_boxes, recipe.model.num_queries, max_positives)

@@ -75,6 +75,10 @@ class DataRecipe(Section):
     shapes: ShapesRecipe = Field(
         default=ShapesRecipe(), description="Size of the embedded data set."
     )
+    allow_outside: bool = Field(
+        default=False,
+        description="Whether annotations may name images outside root and the image folder.",
+    )
     unreadable_images: Literal["stop", "skip"] = Field(
         default="stop",
         description="Missing or damaged training images: stop, or skip (use the next one).",
