@@ -23,7 +23,8 @@ OverridesOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change a field, as in --set train.lr=1e-4; YAML value; may be repeated.",
+        help="Change a field, as in --set train.lr=1e-4; a YAML value, or a path as it stands; "
+        "may be repeated.",
         autocompletion=complete_override,
     ),
 ]

@@ -9,6 +9,7 @@ from typing import Any
 
 from msdetr.api.datasets import find_split
 from msdetr.api.output import writing
+from msdetr.data.file_names import find_meant_name
 from msdetr.data.images import decode_image
 from msdetr.drawing.won_and_lost import draw_won_and_lost
 from msdetr.errors import DataError
@@ -75,7 +76,7 @@ def _draw(
     for image in listed:
         file_name = str(entries[image.image_id]["file_name"])
         try:
-            pixels = decode_image(images_dir / file_name)
+            pixels = decode_image(images_dir / find_meant_name(file_name, images_dir))
         except DataError:
             continue  # the note says how many are shown
         picture = draw_won_and_lost(

@@ -8,11 +8,13 @@ import numpy as np
 
 from msdetr.api.datasets import TrainingData, check_names
 from msdetr.api.progress import counting, show_progress
-from msdetr.build import build_assigner, build_label_space, limit_split, locate_files
+from msdetr.build import build_assigner, build_label_space, limit_split, locate_files, outside_names
 from msdetr.data.annotation_checks import (
     check_classes,
     check_crowding,
     check_group_crowding,
+    check_outside,
+    check_targets,
 )
 from msdetr.data.coco_file import (
     drop_inconsistent_entries,
@@ -53,7 +55,7 @@ def check_data(recipe: Recipe) -> DataReport:
             warnings = find_warnings(recipe, split, index, max_positives)
             findings += [(split, finding) for finding in warnings]
     findings += _check_label_space(recipe, indices)
-    findings += _check_images(indices)
+    findings += _check_images(indices, recipe.data.max_image_pixels)
     findings.sort(key=lambda entry: entry[1].severity != "error")
     return DataReport(
         splits={split: SplitFacts.of(index) for split, index in indices.items()},
@@ -75,7 +77,13 @@ def find_warnings(
         index: The split's annotations, which were read without an error.
         max_positives: The most queries of an image that may be positive; None for all.
     """
-    found = list(index.findings)
+    outside = outside_names(recipe.data, index)
+    found = [
+        *index.findings,
+        *check_outside(outside, is_allowed=recipe.data.allow_outside),
+    ]
+    if split == "val":
+        found += check_targets(index.num_targets)
     if split == "train":
         num_boxes = np.diff(index.first_target)
         found += check_crowding(index.image_ids, num_boxes, recipe.model.num_queries, max_positives)
@@ -178,11 +186,11 @@ def _check_label_space(recipe: Recipe, indices: dict[str, CocoIndex]) -> Finding
     return []
 
 
-def _check_images(indices: dict[str, CocoIndex]) -> Findings:
+def _check_images(indices: dict[str, CocoIndex], max_pixels: int) -> Findings:
     facts: dict[str, list[ImageFacts]] = {}
     found: Findings = []
     for split, index in indices.items():
-        examined = examine_images(index)
+        examined = examine_images(index, max_pixels)
         facts[split] = list(show_progress(examined, len(index), f"decoding {split} images"))
         found += [(split, finding) for finding in summarise_images(facts[split])]
     leakage = find_leakage(facts.get("train", []), facts.get("val", []))

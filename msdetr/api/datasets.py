@@ -19,10 +19,12 @@ from msdetr.build import (
 )
 from msdetr.data.coco_file import load_annotations
 from msdetr.data.coco_index import CocoIndex, CocoSplit, locate_split, read_coco
+from msdetr.data.coco_values import READINGS
 from msdetr.data.dataset import DetectionDataset
 from msdetr.data.labels import LabelSpace
 from msdetr.errors import DataError, Problem, UsageError
 from msdetr.recipe import DataRecipe, Recipe
+from msdetr.terminal import LiteralConsole
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,12 @@ def load_evaluation_data(
             model.
         UsageError: ``data`` names neither.
     """
-    return _evaluation_data(find_index(recipe.data, data), recipe, label_space)
+    index = find_index(recipe.data, data)
+    console = LiteralConsole(stderr=True)
+    for finding in index.findings:
+        if finding.check in READINGS:
+            console.say(f"warning: {finding.line()}")
+    return _evaluation_data(index, recipe, label_space)
 
 
 def find_index(recipe: DataRecipe, data: str | None) -> CocoIndex:

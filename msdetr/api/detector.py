@@ -257,7 +257,7 @@ class Detector:
     def _prepare(self, numbered: tuple[int, ImageInput]) -> Sample | DataError:
         position, image = numbered
         try:
-            return to_sample(image, self._transform, position)
+            return to_sample(image, self._transform, position, self.recipe.data.max_image_pixels)
         except DataError as error:
             return error
 

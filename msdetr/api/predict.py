@@ -17,12 +17,13 @@ from msdetr.api.detection.image_inputs import to_image
 from msdetr.api.detector import DEFAULT_THRESHOLD, Detector
 from msdetr.api.output import check_results, writing
 from msdetr.api.progress import show_progress
+from msdetr.data.image_folders import DRAWINGS_DIR, DRAWINGS_LIST, find_drawings
 from msdetr.engine.device import resolve_device
 from msdetr.errors import DataError
 from msdetr.evaluation.results import write_results
 from msdetr.terminal import LiteralConsole
 
-RESULTS, IMAGES, DRAWINGS = "predictions.json", "images.json", "drawings"
+RESULTS, IMAGES, DRAWINGS = "predictions.json", DRAWINGS_LIST, DRAWINGS_DIR
 _JPEG_QUALITY = 92
 # Full resolution of the colors: otherwise lines and captions fray.
 _FULL_CHROMA = 0
@@ -144,7 +145,7 @@ def predict(
             of="a prediction",
             force=force,
         )
-    paths = find_images(inputs)
+    paths = find_images(inputs, output)
     detector = Detector.from_checkpoint(
         checkpoint, recipe=recipe, overrides=overrides, device=resolve_device(device)
     )
@@ -157,7 +158,9 @@ def predict(
             detector,
             paths,
             threshold,
-            lambda file: _draw(file, aside / drawings[file.image_id - 1]),
+            lambda file: _draw(
+                file, aside / drawings[file.image_id - 1], detector.recipe.data.max_image_pixels
+            ),
         )
         _write(report, aside, drawings)
         _remove_drawings(output)
@@ -183,12 +186,7 @@ def _predict(
 
 def _remove_drawings(output: Path) -> None:
     """Remove the drawings of an earlier prediction: pictures of other inputs would mislead."""
-    try:
-        images = json.loads((output / IMAGES).read_text(encoding="utf-8"))["images"]
-        drawings = [output / DRAWINGS / Path(image["drawing"]).name for image in images]
-    except (OSError, ValueError, TypeError, KeyError):
-        return  # none, or not ours
-    for path in drawings:
+    for path in find_drawings(output):
         path.unlink(missing_ok=True)
 
 
@@ -207,9 +205,9 @@ def _detect(
             yield PredictedFile(position + 1, paths[position], found)
 
 
-def _draw(file: PredictedFile, path: Path) -> None:
+def _draw(file: PredictedFile, path: Path, max_pixels: int) -> None:
     # Decoded again rather than kept: many photographs do not fit into memory at once.
-    picture = file.detections.draw(to_image(file.path))
+    picture = file.detections.draw(to_image(file.path, max_pixels))
     picture.save(path, quality=_JPEG_QUALITY, subsampling=_FULL_CHROMA)
 
 

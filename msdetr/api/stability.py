@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from msdetr.api.output import check_output, writing
 from msdetr.api.traces.epoch_traces import TRACES
+from msdetr.csv_files import CsvWriter
 from msdetr.drawing.curves import Curve, Panel, Points, draw_curves
 from msdetr.drawing.figures import save_figure
 from msdetr.errors import UsageError
@@ -103,12 +103,10 @@ def _load(places: Sequence[tuple[int, Path]]) -> Iterator[tuple[int, MatchTrace]
 
 def _write_csv(path: Path, rows: Sequence[StabilityRow]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0].to_dict()), lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow(
-                {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.to_dict().items()}
-            )
+        CsvWriter(file).write_mappings(
+            {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.to_dict().items()}
+            for row in rows
+        )
 
 
 def _panels(rows: Sequence[StabilityRow]) -> list[Panel]:

@@ -15,6 +15,7 @@ from msdetr.build.data import (
     build_train_transform,
     limit_split,
     locate_files,
+    outside_names,
     read_split,
 )
 from msdetr.build.model import (
@@ -62,5 +63,6 @@ __all__ = [
     "limit_split",
     "load_pretrained_backbone",
     "locate_files",
+    "outside_names",
     "read_split",
 ]

@@ -13,10 +13,12 @@ from msdetr.data.batching import Collator
 from msdetr.data.coco_index import CocoIndex, CocoSplit, locate_split, read_coco
 from msdetr.data.dataset import DetectionDataset
 from msdetr.data.denoising import DenoisingNoise
+from msdetr.data.file_names import find_outside
 from msdetr.data.labels import LabelSpace
 from msdetr.data.loading import BatchLoader
 from msdetr.data.sample import Sample
 from msdetr.data.transforms import EvalTransform, TrainTransform
+from msdetr.errors import DataError
 from msdetr.evaluation.settings import DetectionSettings
 from msdetr.model import DetectionModel
 from msdetr.recipe import DataRecipe, Recipe
@@ -33,10 +35,25 @@ def read_split(
         progress: Told how many images are generated, and of how many.
 
     Raises:
-        DataError: Something is missing or malformed.
+        DataError: Something is missing or malformed, or an image lies outside the data set.
     """
     located = locate_files(recipe, split, progress)
-    return limit_split(recipe, split, read_coco(located.images_dir, located.annotations_file))
+    index = read_coco(located.images_dir, located.annotations_file)
+    outside = [] if recipe.allow_outside else outside_names(recipe, index)
+    if outside:
+        more = f" (and {len(outside) - 1} more like it)" if len(outside) > 1 else ""
+        raise DataError(
+            str(located.annotations_file),
+            f"{outside[0]!r} lies outside the data set{more}; set data.allow_outside: true to use "
+            "such images",
+        )
+    return limit_split(recipe, split, index)
+
+
+def outside_names(recipe: DataRecipe, index: CocoIndex) -> list[str]:
+    """List the images of a split that lie neither in its image folder nor in the root."""
+    folders = [index.images_dir, *([] if recipe.root is None else [recipe.root])]
+    return find_outside(index.file_names, folders)
 
 
 def locate_files(
@@ -150,6 +167,7 @@ def build_train_dataset(
         label_space,
         recipe.train.seed,
         skip_unreadable=recipe.data.unreadable_images == "skip",
+        max_pixels=recipe.data.max_image_pixels,
     )
 
 
@@ -158,7 +176,8 @@ def build_eval_dataset(
 ) -> DetectionDataset:
     """Make the images of an index a data set with the resize of evaluation."""
     transform = build_eval_transform(recipe.data)
-    return DetectionDataset(index, transform, label_space, recipe.train.seed)
+    max_pixels = recipe.data.max_image_pixels
+    return DetectionDataset(index, transform, label_space, recipe.train.seed, max_pixels=max_pixels)
 
 
 def build_loader(

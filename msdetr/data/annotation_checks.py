@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,11 @@ from numpy.typing import NDArray
 
 from msdetr.data.coco_file import column
 from msdetr.data.findings import Finding, present
+
+SMALL_AREA_PX = 32**2
+"""Area of the largest object that COCO's metrics call small."""
+
+_ROUNDING = 1e-3
 
 BEYOND_PX = 1.0
 """Boxes that leave the image by no more than this are due to rounding and not reported."""
@@ -29,11 +35,53 @@ def check_annotations(
     boxes = np.array([entry["bbox"] for entry in annotations], dtype=np.float64).reshape(-1, 4)
     return present(
         [
+            _normalised_boxes(annotations, boxes, image_hw),
+            _only_crowds(annotations),
+            _tiny_areas(annotations, boxes),
             *_check_boxes(annotations, boxes, has_area, image_hw),
             _repeated_annotations(annotations, boxes),
             _repeated_file_names(content["images"]),
         ]
     )
+
+
+def check_spellings(names: Sequence[str], meant: Sequence[str]) -> tuple[Finding, ...]:
+    """Find file names that are not spelled as the files are.
+
+    Args:
+        names: In the annotation file.
+        meant: Of the files.
+    """
+    differing = [
+        f"{name} is {file}" for name, file in zip(names, meant, strict=True) if name != file
+    ]
+    message = "file names have backslashes or percent codes that the files do not have"
+    return present([Finding.of("file_name_spelling", "warning", message, differing)])
+
+
+def check_outside(names: Sequence[str], *, is_allowed: bool) -> tuple[Finding, ...]:
+    """Report files that do not belong to the data set.
+
+    Args:
+        names: Of such files.
+        is_allowed: Whether the recipe knows of them.
+    """
+    found = Finding.of(
+        "file_outside",
+        "warning" if is_allowed else "error",
+        "file names lead out of the data set, which data.allow_outside allows"
+        if is_allowed
+        else "file names lead out of the data set; data.allow_outside: true allows them",
+        names,
+    )
+    return present([found])
+
+
+def check_targets(num_targets: int) -> tuple[Finding, ...]:
+    """Find a validation split without anything to detect."""
+    message = "no image has a box to detect, so that every AP is undefined"
+    found = Finding("no_boxes", "warning", message, 1) if num_targets == 0 else None
+    return present([found])
 
 
 def check_crowding(
@@ -136,6 +184,43 @@ def check_classes(
     )
 
 
+def _normalised_boxes(
+    annotations: Sequence[Mapping[str, Any]],
+    boxes: NDArray[np.float64],
+    image_hw: NDArray[np.int64],
+) -> Finding | None:
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    # A single box of one pixel may be meant; fractions of pixels within it are not.
+    is_normalised = (
+        len(boxes) > 0
+        and bool(((corners >= 0) & (corners <= 1 + _ROUNDING)).all())
+        and bool((boxes % 1 != 0).any())
+        and bool((image_hw > 1).all())
+    )
+    message = "boxes, all of them, lie within 0..1: fractions of the image, where COCO has pixels"
+    ids = column(annotations, "id") if is_normalised else np.zeros(0, dtype=np.int64)
+    return Finding.of("normalised_boxes", "warning", message, _annotations(ids))
+
+
+def _only_crowds(annotations: Sequence[Mapping[str, Any]]) -> Finding | None:
+    is_crowd = column(annotations, "iscrowd") == 1
+    message = "annotations, all of them, mark crowds, which are neither trained on nor missed"
+    ids = column(annotations, "id") if is_crowd.all() else np.zeros(0, dtype=np.int64)
+    return Finding.of("only_crowds", "warning", message, _annotations(ids))
+
+
+def _tiny_areas(
+    annotations: Sequence[Mapping[str, Any]], boxes: NDArray[np.float64]
+) -> Finding | None:
+    areas = np.array([entry["area"] for entry in annotations], dtype=np.float64)
+    is_tiny = (areas <= 1) & (boxes[:, 2] * boxes[:, 3] > SMALL_AREA_PX)
+    message = "boxes of medium or large objects have an area of at most 1, so that AP counts them "
+    message += "among the small ones"
+    return Finding.of(
+        "tiny_area", "warning", message, _annotations(column(annotations, "id")[is_tiny])
+    )
+
+
 def _check_boxes(
     annotations: Sequence[Mapping[str, Any]],
     boxes: NDArray[np.float64],
@@ -171,9 +256,10 @@ def _repeated_annotations(
 
 
 def _repeated_file_names(images: Sequence[Mapping[str, Any]]) -> Finding | None:
-    names, counts = np.unique([image["file_name"] for image in images], return_counts=True)
+    times = Counter(image["file_name"] for image in images)
     message = "files are named by more than one image"
-    return Finding.of("duplicate_file_name", "warning", message, names[counts > 1].tolist())
+    repeated = sorted(name for name, count in times.items() if count > 1)
+    return Finding.of("duplicate_file_name", "warning", message, repeated)
 
 
 def _annotations(ids: NDArray[np.int64]) -> list[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -13,70 +13,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msdetr.data.coco_values import (
+    FIELDS,
+    IDS,
+    NULL_VALUE,
+    READINGS,
+    REPEATED_ENTRY,
+    Field,
+    describe,
+    is_integer,
+)
+from msdetr.data.findings import Finding, present
 from msdetr.errors import DataError, Problem, on_one_line
 
-# Names are kept in one array, as wide as the longest.
-_LONGEST_PATH = 4096
-_INT64 = 2**63
-
-
-@dataclass(frozen=True)
-class _Field:
-    """A key that every entry of a list has, unless a default is given."""
-
-    key: str
-    is_valid: Callable[[Any], bool]
-    expected: str
-    optional: bool = False
-
-
-def _is_int(value: object) -> bool:
-    return type(value) is int and -_INT64 <= value < _INT64
-
-
-def _is_size(value: object) -> bool:
-    return type(value) is int and 0 < value < _INT64
-
-
-def _is_number(value: object) -> bool:
-    # The comparison also rejects NaN and infinities, which Python's JSON reader accepts.
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
-
-
-def _is_file_name(value: object) -> bool:
-    if type(value) is not str or not 0 < len(value) <= _LONGEST_PATH or "\0" in value:
-        return False
-    try:
-        os.fsencode(value)
-    except UnicodeEncodeError:  # half of a surrogate pair: no file has such a name
-        return False
-    return True
-
-
-def _is_box(value: object) -> bool:
-    return type(value) is list and len(value) == 4 and all(map(_is_number, value))
-
-
-_FIELDS = {
-    "images": (
-        _Field("id", _is_int, "an integer"),
-        _Field("file_name", _is_file_name, "a file name"),
-        _Field("height", _is_size, "a positive integer"),
-        _Field("width", _is_size, "a positive integer"),
-    ),
-    "annotations": (
-        _Field("id", _is_int, "an integer"),
-        _Field("image_id", _is_int, "an integer"),
-        _Field("category_id", _is_int, "an integer"),
-        _Field("bbox", _is_box, "a list of 4 finite numbers (x, y, width, height)"),
-        _Field("iscrowd", lambda v: v in (0, 1), "0 or 1", optional=True),
-        _Field("area", _is_number, "a finite number", optional=True),
-    ),
-    "categories": (
-        _Field("id", _is_int, "an integer"),
-        _Field("name", lambda v: type(v) is str, "a string"),
-    ),
-}
+_Readings = defaultdict[str, list[str]]
+"""Places in the file by what was read there otherwise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,11 +39,13 @@ class AnnotationFile:
         sha256: Hash of its bytes.
         content: Its content; annotations without ``iscrowd`` or ``area`` have 0 and the
             area of the box.
+        readings: Findings about values that were not as COCO defines them but had one meaning.
     """
 
     path: Path
     sha256: str
     content: dict[str, Any]
+    readings: tuple[Finding, ...] = ()
 
     def require_consistent(self) -> dict[str, Any]:
         """Return the content.
@@ -143,27 +96,42 @@ def parse_annotations(path: Path) -> AnnotationFile:
     """Read a COCO annotation file and check every entry by itself.
 
     Raises:
-        DataError: If the file is missing, is not JSON or is not COCO.
+        DataError: If the file is missing, is not JSON or is not COCO; every kind of problem is
+            named, contradictions of the sound entries as well.
     """
     text = _read(path)
     content = _parse(path, text)
-    _raise_if_any(path, _check_layout(content))
-    _raise_if_any(path, _check_fields(content))
+    read: _Readings = defaultdict(list)
+    problems = [*_check_layout(content), *_check_fields(content, read)]
+    if problems:
+        found = find_inconsistent_ids(_comparable(content))
+        _raise_if_any(path, [*problems, *(inconsistent.problem() for inconsistent in found)])
+    for name in FIELDS:
+        content[name] = _without_repeats(name, content[name], read)
     for entry in content["annotations"]:
         entry.setdefault("iscrowd", 0)
         entry.setdefault("area", entry["bbox"][2] * entry["bbox"][3])
     for entry in content["categories"]:
         # Names go into tables, pictures, pages and checkpoints: made safe once, here.
         entry["name"] = on_one_line(entry["name"])
-    return AnnotationFile(path, sha256(text).hexdigest(), content)
+    readings = present(
+        Finding.of(check, "warning", message, read[check]) for check, message in READINGS.items()
+    )
+    return AnnotationFile(path, sha256(text).hexdigest(), content, readings)
 
 
 def find_inconsistent_ids(
     content: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> list[InconsistentIds]:
-    """List ids that occur more than once and references to nothing."""
+    """List ids that occur more than once and references to nothing.
+
+    Args:
+        content: The lists; where images or categories are missing, nothing refers to them.
+    """
     found = []
     for name, kind in (("images", "image"), ("annotations", "annotation"), ("categories", "class")):
+        if name not in content:
+            continue
         ids, counts = np.unique(column(content[name], "id"), return_counts=True)
         what = "occurs more than once"
         found.append((f"duplicate_{kind}_id", f"{name}.id", what, ids[counts > 1]))
@@ -171,6 +139,8 @@ def find_inconsistent_ids(
         ("image_id", "images", "image"),
         ("category_id", "categories", "class"),
     ):
+        if name not in content or "annotations" not in content:
+            continue
         unknown = np.setdiff1d(column(content["annotations"], key), column(content[name], "id"))
         what = f"is not among {name}"
         found.append((f"unknown_{kind}_id", f"annotations.{key}", what, unknown))
@@ -183,7 +153,7 @@ def find_inconsistent_ids(
 
 def drop_inconsistent_entries(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content without second uses of an id and without references to nothing."""
-    kept = {name: _first_of_each_id(content[name]) for name in _FIELDS}
+    kept = {name: _first_of_each_id(content[name]) for name in FIELDS}
     images, categories = ({e["id"] for e in kept[name]} for name in ("images", "categories"))
     kept["annotations"] = [
         entry
@@ -235,7 +205,7 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
 
 def _check_layout(content: Mapping[str, Any]) -> list[Problem]:
     problems = []
-    for key in _FIELDS:
+    for key in FIELDS:
         if key not in content:
             problems.append(Problem(key, "not a COCO annotation file: this key is missing"))
         elif not isinstance(content[key], list):
@@ -246,40 +216,95 @@ def _check_layout(content: Mapping[str, Any]) -> list[Problem]:
     return problems
 
 
-def _check_fields(content: Mapping[str, Sequence[Any]]) -> list[Problem]:
+def _check_fields(content: Mapping[str, Any], read: _Readings) -> list[Problem]:
     problems = []
-    for name, fields in _FIELDS.items():
-        entries = content[name]
+    for name, fields in FIELDS.items():
+        entries = content.get(name)
+        if not isinstance(entries, list):
+            continue
         others = [i for i, entry in enumerate(entries) if type(entry) is not dict]
         if others:
             problems.append(Problem(f"{name}[{others[0]}]", "expected an object" + _more(others)))
             continue
-        checks = (_check_field(name, entries, field) for field in fields)
+        checks = (_check_field(name, entries, field, read) for field in fields)
         problems.extend(problem for problem in checks if problem is not None)
     return problems
 
 
-def _check_field(name: str, entries: Sequence[Any], field: _Field) -> Problem | None:
+def _check_field(
+    name: str, entries: Sequence[dict[str, Any]], field: Field, read: _Readings
+) -> Problem | None:
     key = field.key
     wrong = [
         index
         for index, entry in enumerate(entries)
         if not (field.is_valid(entry[key]) if key in entry else field.optional)
     ]
+    wrong = [
+        index for index in wrong if not _is_read(entries[index], field, f"{name}[{index}]", read)
+    ]
     if not wrong:
         return None
     entry = entries[wrong[0]]
-    got = f"got {_shorten(entry[key])}" if key in entry else "the key is missing"
+    got = f"got {describe(entry[key])}" if key in entry else "the key is missing"
     return Problem(f"{name}[{wrong[0]}].{key}", f"expected {field.expected}, {got}{_more(wrong)}")
+
+
+def _is_read(entry: dict[str, Any], field: Field, where: str, read: _Readings) -> bool:
+    """Put what a value means in its place, if that is certain."""
+    key = field.key
+    if key not in entry:
+        return False
+    if field.optional and entry[key] is None:
+        del entry[key]
+        read[NULL_VALUE].append(f"{where}.{key}")
+        return True
+    meant = field.read(entry[key])
+    if meant is None or not field.is_valid(meant.value):
+        return False
+    entry[key] = meant.value
+    read[meant.check].append(f"{where}.{key}")
+    return True
+
+
+def _comparable(content: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Return what can be searched for contradictions, although other things are wrong.
+
+    Of annotations the sound ones; images and categories only if all of them are, as otherwise
+    references to the others would seem to be at fault.
+    """
+    comparable = {}
+    for name, keys in IDS.items():
+        entries = content.get(name)
+        if not isinstance(entries, list):
+            continue
+        sound = [
+            entry
+            for entry in entries
+            if type(entry) is dict and all(is_integer(entry.get(key)) for key in keys)
+        ]
+        if name == "annotations" or (sound and len(sound) == len(entries)):
+            comparable[name] = sound
+    return comparable
+
+
+def _without_repeats(
+    name: str, entries: list[dict[str, Any]], read: _Readings
+) -> list[dict[str, Any]]:
+    """Drop entries that say what an earlier one of their id says."""
+    first: dict[int, dict[str, Any]] = {}
+    kept = []
+    for index, entry in enumerate(entries):
+        same = first.setdefault(entry["id"], entry)
+        if same is entry or same != entry:
+            kept.append(entry)
+        else:
+            read[REPEATED_ENTRY].append(f"{name}[{index}]")
+    return kept
 
 
 def _more(found: Sequence[Any] | np.ndarray[Any, Any]) -> str:
     return f" (and {len(found) - 1} more like it)" if len(found) > 1 else ""
-
-
-def _shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _raise_if_any(path: Path, problems: Sequence[Problem]) -> None:

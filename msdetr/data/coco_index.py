@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msdetr.data.annotation_checks import check_annotations
+from msdetr.data.annotation_checks import check_annotations, check_spellings
 from msdetr.data.coco_file import AnnotationFile, parse_annotations
+from msdetr.data.file_names import FileNames, find_meant_name
 from msdetr.data.findings import Finding
 from msdetr.data.labels import Category
 from msdetr.errors import DataError
@@ -44,7 +45,7 @@ class CocoIndex:
         annotations_file: File that the index was read from.
         categories: Classes by ascending id.
         image_ids: [I] int64, ascending.
-        file_names: [I] str, relative to ``images_dir``.
+        file_names: I names, relative to ``images_dir``.
         image_hw: [I, 2] int64, annotated height and width in pixels.
         first_target: [I + 1] int64; image i has the targets ``first_target[i]`` to
             ``first_target[i + 1]``.
@@ -61,7 +62,7 @@ class CocoIndex:
     annotations_file: Path
     categories: tuple[Category, ...]
     image_ids: NDArray[np.int64]
-    file_names: NDArray[np.str_]
+    file_names: FileNames
     image_hw: NDArray[np.int64]
     first_target: NDArray[np.int64]
     boxes_xyxy_px: NDArray[np.float32]
@@ -88,7 +89,7 @@ class CocoIndex:
 
     def path_of(self, position: int) -> Path:
         """Return the image file at a position."""
-        return self.images_dir / str(self.file_names[position])
+        return self.images_dir / self.file_names[position]
 
     def targets_of(self, position: int) -> slice:
         """Return the rows of ``boxes_xyxy_px`` and ``category_ids`` of an image."""
@@ -120,7 +121,7 @@ class CocoIndex:
         return replace(
             self,
             image_ids=self.image_ids[:num_images],
-            file_names=self.file_names[:num_images],
+            file_names=self.file_names.first(num_images),
             image_hw=self.image_hw[:num_images],
             first_target=self.first_target[: num_images + 1],
             boxes_xyxy_px=self.boxes_xyxy_px[:num_targets],
@@ -188,6 +189,8 @@ def index_annotations(file: AnnotationFile, images_dir: Path) -> CocoIndex:
     content = file.content
     images = sorted(content["images"], key=lambda image: int(image["id"]))
     image_ids = np.array([image["id"] for image in images], dtype=np.int64)
+    names = [image["file_name"] for image in images]
+    meant = [find_meant_name(name, images_dir) for name in names]
     image_hw = np.array([(image["height"], image["width"]) for image in images], dtype=np.int64)
     annotations = content["annotations"]
     owners = np.array([entry["image_id"] for entry in annotations], dtype=np.int64)
@@ -204,7 +207,7 @@ def index_annotations(file: AnnotationFile, images_dir: Path) -> CocoIndex:
         annotations_file=file.path,
         categories=tuple(sorted(categories, key=lambda category: category.id)),
         image_ids=image_ids,
-        file_names=np.array([image["file_name"] for image in images]),
+        file_names=FileNames(meant),
         image_hw=image_hw,
         first_target=np.searchsorted(position[kept], np.arange(len(images) + 1)).astype(np.int64),
         boxes_xyxy_px=boxes[kept],
@@ -213,7 +216,11 @@ def index_annotations(file: AnnotationFile, images_dir: Path) -> CocoIndex:
         num_crowd=int(is_crowd.sum()),
         num_without_area=int((~is_crowd & ~has_area).sum()),
         annotations_sha256=file.sha256,
-        findings=check_annotations(content, has_area, owner_hw),
+        findings=(
+            *file.readings,
+            *check_spellings(names, meant),
+            *check_annotations(content, has_area, owner_hw),
+        ),
     )
 
 

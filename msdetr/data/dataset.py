@@ -17,6 +17,7 @@ from msdetr.data.sample import Example, Sample
 from msdetr.data.sampling import Key
 from msdetr.data.transforms import Transform
 from msdetr.errors import DataError, UnreadableImageError
+from msdetr.image_files import MAX_PIXELS
 from msdetr.seeding import seeded_generator
 
 MAX_SKIPPED = 20
@@ -36,6 +37,7 @@ class DetectionDataset(Dataset[Sample]):
         seed: Seed of the run.
         skip_unreadable: Put the next image, by ascending id, in place of one whose file is
             missing or damaged. Which one that is depends on the files only.
+        max_pixels: Pixels of the largest image that may be decoded.
 
     Raises:
         DataError: If a category of the index is not in the label space.
@@ -49,12 +51,14 @@ class DetectionDataset(Dataset[Sample]):
         seed: int,
         *,
         skip_unreadable: bool = False,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.index = index
         self.transform = transform
         self.label_space = label_space
         self.seed = seed
         self.skip_unreadable = skip_unreadable
+        self.max_pixels = max_pixels
         self._labels = label_space.labels_of(index.category_ids, str(index.annotations_file))
 
     def __len__(self) -> int:
@@ -106,7 +110,7 @@ class DetectionDataset(Dataset[Sample]):
         index, rows = self.index, self.index.targets_of(position)
         height, width = index.image_hw[position].tolist()
         return Example(
-            image=decode_image(index.path_of(position), (height, width)),
+            image=decode_image(index.path_of(position), (height, width), self.max_pixels),
             boxes_xyxy_px=torch.tensor(index.boxes_xyxy_px[rows]),
             labels=torch.tensor(self._labels[rows]),
         )

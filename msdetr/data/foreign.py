@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import ImageOps
+from PIL import ExifTags
 
 from msdetr.errors import Problem
 from msdetr.image_files import open_image, read_image_file
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+# EXIF orientations that exchange height and width.
+_ON_THE_SIDE = frozenset({5, 6, 7, 8})
 
 Box = tuple[float, float, float, float]
 
@@ -72,8 +73,10 @@ def read_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]] | None:
     try:
         with open_image(read_image_file(path)) as image:
             stored = image.height, image.width
-            turned = ImageOps.exif_transpose(image)
-            return stored, (turned.height, turned.width)
+            orientation = image.getexif().get(ExifTags.Base.Orientation)
+            # Pillow turns TIFF files by itself.
+            is_turned = orientation in _ON_THE_SIDE and image.format != "TIFF"
+            return stored, stored[::-1] if is_turned else stored
     except Exception:  # whatever a decoder raises on what is no image
         return None
 

@@ -13,7 +13,7 @@ from msdetr.data.coco_index import CocoIndex
 from msdetr.data.findings import Finding, Severity, present
 from msdetr.data.images import decode_content
 from msdetr.errors import DataError, UnreadableImageError
-from msdetr.image_files import read_image_file
+from msdetr.image_files import MAX_PIXELS, read_image_file
 
 _MESSAGES: dict[str, tuple[Severity, str]] = {
     "missing_image": ("error", "image files do not exist"),
@@ -49,16 +49,18 @@ class ImageFacts:
     sha256: str | None
 
 
-def examine_images(index: CocoIndex) -> Iterator[ImageFacts]:
+def examine_images(index: CocoIndex, max_pixels: int = MAX_PIXELS) -> Iterator[ImageFacts]:
     """Read and decode every image file, by ascending image id.
 
     Args:
         index: Names the files and the annotated sizes.
+        max_pixels: Pixels of the largest image that may be decoded.
     """
 
     def examine(position: int) -> ImageFacts:
         height, width = index.image_hw[position].tolist()
-        return examine_image(index.images_dir, str(index.file_names[position]), (height, width))
+        name = str(index.file_names[position])
+        return examine_image(index.images_dir, name, (height, width), max_pixels)
 
     # Pillow lets other threads run while it decodes.
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
@@ -69,13 +71,16 @@ def examine_images(index: CocoIndex) -> Iterator[ImageFacts]:
         pool.shutdown(cancel_futures=True)
 
 
-def examine_image(images_dir: Path, name: str, annotated_hw: tuple[int, int]) -> ImageFacts:
+def examine_image(
+    images_dir: Path, name: str, annotated_hw: tuple[int, int], max_pixels: int = MAX_PIXELS
+) -> ImageFacts:
     """Read and decode one image file.
 
     Args:
         images_dir: Folder of the images.
         name: The file, relative to the folder.
         annotated_hw: Height and width in pixels in the annotation file.
+        max_pixels: Pixels of the largest image that may be decoded.
     """
     path = images_dir / name
     try:
@@ -85,7 +90,7 @@ def examine_image(images_dir: Path, name: str, annotated_hw: tuple[int, int]) ->
         return ImageFacts(name, fault, error.problems[0].message, None)
     digest = sha256(content).hexdigest()
     try:
-        decoded = decode_content(content, path, annotated_hw)
+        decoded = decode_content(content, path, annotated_hw, max_pixels)
     except DataError as error:
         unreadable = isinstance(error, UnreadableImageError)
         fault = "undecodable_image" if unreadable else "size_mismatch"

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from msdetr.errors import DataError
-from msdetr.image_files import open_image, read_image_file, unreadable
+from msdetr.image_files import MAX_PIXELS, open_image, read_image_file, to_rgb, unreadable
 
 _UPRIGHT = 1
 
@@ -29,7 +28,9 @@ class Decoded:
     is_oriented: bool
 
 
-def decode_image(path: Path, annotated_hw: tuple[int, int] | None = None) -> Image.Image:
+def decode_image(
+    path: Path, annotated_hw: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """Read an image file as 8-bit RGB.
 
     Grayscale and palette images are expanded, CMYK converted, transparency is ignored.
@@ -38,16 +39,20 @@ def decode_image(path: Path, annotated_hw: tuple[int, int] | None = None) -> Ima
         path: The file.
         annotated_hw: Height and width in pixels that the annotations refer to. The file's EXIF
             orientation is applied only if the image then has this size. None always applies it.
+        max_pixels: Pixels of the largest image that may be decoded.
 
     Raises:
         UnreadableImageError: If the file is missing, damaged or not an image.
         DataError: If the image has another size than annotated.
     """
-    return decode_content(read_image_file(path), path, annotated_hw).image
+    return decode_content(read_image_file(path), path, annotated_hw, max_pixels).image
 
 
 def decode_content(
-    content: bytes, path: Path, annotated_hw: tuple[int, int] | None = None
+    content: bytes,
+    path: Path,
+    annotated_hw: tuple[int, int] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Decoded:
     """Decode the bytes of an image file; see :func:`decode_image`.
 
@@ -55,18 +60,19 @@ def decode_content(
         content: The bytes.
         path: The file, for messages.
         annotated_hw: Height and width in pixels that the annotations refer to.
+        max_pixels: Pixels of the largest image that may be decoded.
 
     Raises:
         UnreadableImageError: If they are damaged or not an image.
         DataError: If the image has another size than annotated.
     """
     try:
-        with open_image(content) as opened:
+        with open_image(content, max_pixels) as opened:
             opened.load()
-            oriented = _orient(opened, annotated_hw)
             has_orientation = opened.getexif().get(ExifTags.Base.Orientation, _UPRIGHT) != _UPRIGHT
-            is_oriented = has_orientation and oriented is not opened
-            decoded = Decoded(to_rgb(oriented), has_orientation, is_oriented)
+            oriented = _orient(opened, annotated_hw) if has_orientation else opened
+            image = to_rgb(oriented, opened.format)
+            decoded = Decoded(image, has_orientation, oriented is not opened)
     except Exception as error:  # damaged files make decoders raise anything
         raise unreadable(path, error) from error
     if annotated_hw is not None and annotated_hw != _hw(decoded.image):
@@ -90,12 +96,3 @@ def _hw(image: Image.Image) -> tuple[int, int]:
 
 def _describe(hw: tuple[int, int]) -> str:
     return f"{hw[1]} x {hw[0]} pixels (width x height)"
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode to 8-bit RGB; 16-bit values are scaled, not clipped."""
-    if image.mode.startswith("I"):
-        # Pillow would clip 16-bit grey values at 255 instead of scaling them.
-        grey = np.clip(np.asarray(image, dtype=np.int64) >> 8, 0, 255).astype(np.uint8)
-        image = Image.fromarray(grey)
-    return image.convert("RGB")

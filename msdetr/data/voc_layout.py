@@ -9,13 +9,13 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from msdetr.data.foreign import (
-    IMAGE_SUFFIXES,
     ForeignData,
     ForeignImage,
     ForeignObject,
     find_box_problem,
     read_sizes,
 )
+from msdetr.data.image_folders import list_images
 from msdetr.errors import DataError, Problem
 
 SPLITS = ("train", "val")
@@ -65,7 +65,7 @@ def _require_layout(source: Path) -> None:
 
 def _image_files(source: Path) -> list[Path]:
     folder = source / "JPEGImages"
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    return [path for path in list_images(folder) if path.parent == folder]
 
 
 def _listed(source: Path, split: str) -> list[str]:

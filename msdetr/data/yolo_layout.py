@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 
 from msdetr.data.foreign import (
-    IMAGE_SUFFIXES,
     ForeignData,
     ForeignImage,
     ForeignObject,
@@ -20,6 +19,7 @@ from msdetr.data.foreign import (
     find_double_names,
     read_sizes,
 )
+from msdetr.data.image_folders import list_images
 from msdetr.errors import DataError, Problem
 
 SPLITS = ("train", "val")
@@ -113,15 +113,10 @@ def _find_folder(root: Path, beside: Path, name: str) -> Path | None:
     return next((folder for folder in candidates if folder.is_dir()), None)
 
 
-def _image_files(folder: Path) -> Iterator[Path]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return (path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
-
-
 def _read_folder(
     folder: Path, names: tuple[str, ...], problems: list[Problem]
 ) -> Iterator[ForeignImage]:
-    for path in _image_files(folder):
+    for path in list_images(folder):
         sizes = read_sizes(path)
         if sizes is None:
             problems.append(Problem(str(path), "cannot be read as an image"))
@@ -183,7 +178,7 @@ def _read_line(
 
 def _unused(folder: Path) -> list[str]:
     """List the files of a folder of images that are none, and labels of no image."""
-    images = set(_image_files(folder))
+    images = set(list_images(folder))
     labels = {_label_file(image) for image in images}
     others = {path for path in folder.rglob("*") if path.is_file()} - images
     label_folder = _label_file(folder / "images.jpg").parent

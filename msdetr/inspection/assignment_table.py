@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from msdetr.assignment.costs import pairwise_giou, pairwise_iou, pairwise_l1
 from msdetr.assignment.one_to_many import COLUMNS
+from msdetr.csv_files import CsvWriter
 from msdetr.inspection.rematch import ImageMatching
 from msdetr.inspection.scheme import StoredScheme
 from msdetr.inspection.trace import TracedBranch, TracedImage, TraceInfo
@@ -91,12 +91,12 @@ class AssignmentTable:
     """
 
     def __init__(self, file: TextIO, own: Sequence[str]) -> None:
-        self._writer = csv.writer(file, lineterminator="\n")
-        self._writer.writerow((*_BEFORE, *own, "reason"))
+        self._writer = CsvWriter(file)
+        self._writer.write((*_BEFORE, *own, "reason"))
 
     def write(self, rows: Iterable[AssignmentRow]) -> None:
         """Append rows."""
-        self._writer.writerows(
+        self._writer.write_all(
             [_to_text(value) for value in (*_values_of(row), *row.own.values(), row.reason)]
             for row in rows
         )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
+from msdetr.csv_files import CsvWriter
 from msdetr.inspection.query_groups import TracedGroup, TracedGroups
 
 
@@ -103,8 +103,8 @@ class GroupTable:
     """
 
     def __init__(self, file: TextIO) -> None:
-        self._writer = csv.writer(file, lineterminator="\n")
-        self._writer.writerow(
+        self._writer = CsvWriter(file)
+        self._writer.write(
             (
                 *("image", "group", "layer", "queries", "serving", "background", "pairs"),
                 "also_one_to_many",
@@ -119,7 +119,7 @@ class GroupTable:
                 background = group.num_queries - serving
                 place = (image_id, group.name, layer, group.num_queries)
                 shared = "" if also is None else also[layer]
-                self._writer.writerow((*place, serving, background, pairs, shared))
+                self._writer.write((*place, serving, background, pairs, shared))
 
 
 def _mean(values: Iterable[float]) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from msdetr.boxes import cxcywh_to_xyxy
@@ -14,7 +14,7 @@ from msdetr.drawing.captions import Box
 from msdetr.drawing.matching import ShownQuery, ShownTarget
 from msdetr.drawing.matching_sheets import SheetHeading, layer_sheet, target_sheet
 from msdetr.drawing.score_matrix import ScoreMatrix, score_sheet
-from msdetr.image_files import open_image, read_image_file
+from msdetr.image_files import open_image, read_image_file, to_rgb
 from msdetr.inspection.rematch import ImageMatching
 from msdetr.inspection.trace import TracedImage, TraceInfo
 
@@ -188,7 +188,9 @@ def open_photo(image: TracedImage) -> tuple[Image.Image, str]:
     height, width = image.original_hw
     try:
         with open_image(read_image_file(Path(image.path))) as file:
-            photo = file.convert("RGB")
+            is_upright = file.size == (width, height)
+            turned = file if is_upright else ImageOps.exif_transpose(file)
+            photo = to_rgb(turned, file.format)
     except Exception:  # of a decoder, if the file is not what it was
         return Image.new("RGB", (width, height), _GREY), "; the image file cannot be read now"
     if photo.size != (width, height):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from msdetr.csv_files import CsvWriter
 from msdetr.errors import DataError, Problem
 from msdetr.inspection.rematch import ImageMatching, rematch
 from msdetr.inspection.trace import MatchTrace, TracedImage
@@ -50,9 +51,9 @@ def count_positives(trace: MatchTrace) -> Iterator[TargetPositives]:
 def write_positives(path: Path, rows: Iterable[TargetPositives]) -> None:
     """Write a CSV file with one row per target and layer."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows(astuple(row) for row in rows)
+        writer = CsvWriter(file)
+        writer.write(_COLUMNS)
+        writer.write_all(astuple(row) for row in rows)
 
 
 def read_positives(path: Path) -> list[TargetPositives]:

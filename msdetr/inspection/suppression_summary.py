@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
+from msdetr.csv_files import CsvWriter
 from msdetr.inspection.suppression import Suppression
 
 MAX_NAMED = 50
@@ -103,19 +103,19 @@ class SuppressionTable:
 
     def __init__(self, file: TextIO, category_names: Sequence[str]) -> None:
         self._names = category_names
-        self._writer = csv.writer(file, lineterminator="\n")
+        self._writer = CsvWriter(file)
         columns = (
             *("image", "target", "category", "query", "is_pick", "iou", "before", "after"),
             *("outcome", "by", "weight", "by_iou", "by_target", "own", "learned"),
         )
-        self._writer.writerow(columns)
+        self._writer.write(columns)
 
     def write(self, image_id: int, labels: Sequence[int], found: Sequence[Suppression]) -> None:
         """Append the rows of an image; ``labels`` are those of its targets."""
         for each in found:
             probabilities = (f"{each.iou:.4f}", f"{each.before:.4f}", f"{each.after:.4f}")
             other = (each.by, f"{each.weight:.4f}", f"{each.by_iou:.4f}", each.by_target)
-            self._writer.writerow(
+            self._writer.write(
                 (
                     *(image_id, each.target, self._names[labels[each.target]], each.query),
                     *(int(each.is_pick), *probabilities, each.outcome, *other),

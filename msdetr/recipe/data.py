@@ -75,9 +75,18 @@ class DataRecipe(Section):
     shapes: ShapesRecipe = Field(
         default=ShapesRecipe(), description="Size of the embedded data set."
     )
+    allow_outside: bool = Field(
+        default=False,
+        description="Whether annotations may name images outside root and the image folder.",
+    )
     unreadable_images: Literal["stop", "skip"] = Field(
         default="stop",
         description="Missing or damaged training images: stop, or skip (use the next one).",
+    )
+    max_image_pixels: int = Field(
+        default=178_956_970,
+        ge=1,
+        description="Pixels of the largest image that is decoded; larger files are unreadable.",
     )
     num_workers: int = Field(
         default=4, ge=0, le=256, description="Worker processes that read images."

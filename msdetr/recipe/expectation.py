@@ -87,6 +87,13 @@ class SchemaView:
             return f"unknown key; did you mean '{close[0]}'?"
         return f"unknown key; valid keys are {', '.join(siblings)}"
 
+    def is_path(self, path: Sequence[str | int]) -> bool:
+        """Say whether a field exists and may be a path."""
+        node: SchemaNode | None = self._schema
+        for key in path:
+            node = None if node is None else self._step(node, key)
+        return node is not None and any(o.get("format") == "path" for o in self._options(node))
+
     def keys(self) -> list[str]:
         """List the dotted keys of all fields that are not sections."""
         return [place.key for place in self.places() if not place.is_section]

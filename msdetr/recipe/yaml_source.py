@@ -175,7 +175,8 @@ def read_text(
     Args:
         text: The document.
         source: Name for places.
-        is_file: Whether places have lines.
+        is_file: Whether places have lines, and comments are left out; elsewhere a comment is a
+            problem, because nobody writes one there on purpose.
         path: Where the document's root will stand, for the keys of problems.
 
     Returns:
@@ -188,6 +189,10 @@ def read_text(
             node = loader.get_single_node()
         finally:
             loader.dispose()
+        comment = None if is_file else _find_comment(text)
+        if comment is not None:
+            message = f"YAML reads '{comment}' as a comment; quote the value"
+            return None, [RecipeProblem(Place(source), dotted(path), message)]
         if node is None:
             return Entry(Place(source, 1 if is_file else None), None), []
         return reader.read(node, path, node.start_mark), reader.problems
@@ -204,6 +209,21 @@ def read_text(
         ]
     except RecursionError:
         return None, [RecipeProblem(Place(source), dotted(path), "broken YAML: nested too deeply")]
+
+
+def _find_comment(text: str) -> str | None:
+    """Return the first comment of a document that can be parsed; None without any."""
+    end = 0
+    for token in yaml.scan(text, Loader=_Loader):
+        between = text[end : token.start_mark.index]
+        if "#" in between:
+            return between[between.index("#") :].strip()
+        header = text[token.start_mark.index :].partition("\n")[0]
+        # What follows the sign of a block is no part of its text.
+        if isinstance(token, yaml.ScalarToken) and token.style in ("|", ">") and "#" in header:
+            return header[header.index("#") :].strip()
+        end = max(end, token.end_mark.index)
+    return None
 
 
 def read_file(file: Path, source: str) -> tuple[Entry | None, list[RecipeProblem]]:

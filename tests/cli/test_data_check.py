@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from msdetr.build import read_split
+from msdetr.recipe import load_recipe
+
 ORIENTATION, TURN_RIGHT = 0x0112, 6
 WIDTH, HEIGHT = 48, 40
 
@@ -186,6 +189,35 @@ FAULTS: dict[str, tuple[Planted, str, str, str]] = {
         lambda _, content: content["images"][1].update(file_name="train_a.png"),
         *("duplicate_file_name", "warning", "train_a.png"),
     ),
+    "number as text": (
+        lambda _, content: annotation(content, 12).update(bbox=[20, "8.000", 16, 16]),
+        *("number_as_text", "warning", "annotations[1].bbox"),
+    ),
+    "class repeated": (
+        lambda _, content: content["categories"].append(dict(content["categories"][0])),
+        *("repeated_entry", "warning", "categories[3]"),
+    ),
+    "spelling": (
+        lambda root, content: (
+            (root / "train2017/train_b.png").rename(root / "train2017/train b.png"),
+            content["images"][1].update(file_name="train%20b.png"),
+        ),
+        *("file_name_spelling", "warning", "train%20b.png is train b.png"),
+    ),
+    "out of the data set": (
+        lambda root, content: (
+            (root / "train2017/train_b.png").rename(root.parent / "far.png"),
+            content["images"][1].update(file_name="../../far.png"),
+        ),
+        *("file_outside", "error", "../../far.png"),
+    ),
+    "absolute, inside": (
+        lambda root, content: (
+            content["images"][1].update(file_name=str(root / "train2017/train_b.png")),
+            annotation(content, 12).update(area=0, bbox=[4, 2, 36, 36]),
+        ),
+        *("tiny_area", "warning", "annotation 12"),
+    ),
     "class without boxes": (
         lambda _, content: content["categories"].append({"id": 4, "name": "w"}),
         *("class_without_boxes", "warning", "w"),
@@ -215,6 +247,31 @@ def test_leakage_is_found_whatever_the_file_is_called(
     entry = found_by(done)["both", "leakage"]
     assert (done.code, entry["severity"], entry["count"]) == (2, "error", 1)
     assert entry["examples"] == ["val_a.png = train_c.png in train"]
+
+
+def test_a_validation_split_without_boxes(root: Path, check: Callable[..., Any]) -> None:
+    write(root, "val", {**read(root, "val"), "annotations": []})
+    done = check("--json")
+    assert (done.code, set(found_by(done))) == (0, {("val", "no_boxes")})
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_images_outside_are_allowed_on_demand(
+    split: str, root: Path, check: Callable[..., Any]
+) -> None:
+    content = read(root, split)
+    for entry, name in zip(content["images"], "ab", strict=False):
+        (root / f"{split}2017" / entry["file_name"]).rename(root.parent / name)
+        entry["file_name"] = f"../../{name}"
+    write(root, split, content)
+    assert found_by(check("--json"))[split, "file_outside"]["severity"] == "error"
+    done = check("--json", "--set", "data.allow_outside=true")
+    assert done.code == 0
+    entry = found_by(done)[split, "file_outside"]
+    assert (entry["severity"], entry["count"]) == ("warning", 2)
+    fields = (f"data.root={root}", "data.allow_outside=true")
+    index = read_split(load_recipe("small_from_scratch", fields).data, split)
+    assert index.path_of(0).resolve() == root.parent / "a"
 
 
 def test_crowds_are_counted_and_their_boxes_left_alone(
@@ -385,6 +442,23 @@ class TestBeforeTraining:
         file = root / "annotations/instances_train2017.json"
         assert (done.code, first) == (2, f"error: {file}: 2 problems")
         assert [line.split()[0] for line in lines] == ["annotations.id", "annotations.image_id"]
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize("split", ["train", "val"])
+    def test_images_outside_stop_it(
+        self, split: str, train: Any, root: Path, tmp_path: Path
+    ) -> None:
+        content = read(root, split)
+        content["images"][0]["file_name"] = "/etc/hostname"
+        content["images"][1]["file_name"] = f"../../data/../{split}_b.png"
+        write(root, split, content)
+        done = train()
+        file = root / f"annotations/instances_{split}2017.json"
+        assert (done.code, done.err) == (
+            2,
+            f"error: {file}: '/etc/hostname' lies outside the data set (and 1 more like it); set "
+            "data.allow_outside: true to use such images\n",
+        )
         assert not (tmp_path / "run").exists()
 
     def test_warnings_are_said_and_logged(self, train: Any, root: Path, tmp_path: Path) -> None:

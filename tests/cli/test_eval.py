@@ -217,6 +217,23 @@ def test_data_names_other_images(
     assert report["setting"]["annotations"] == str(annotations)
 
 
+def test_annotations_as_tools_write_them_are_scored_with_a_warning(
+    msdetr: Callable[..., Any], run_dir: Path, perfect: Path, shapes_root: Path, tmp_path: Path
+) -> None:
+    content = json.loads((shapes_root / "annotations/instances_val2017.json").read_text())
+    for entry in content["annotations"][:2]:
+        entry["bbox"] = [str(number) for number in entry["bbox"]]
+    content["categories"].append(content["categories"][0])
+    (tmp_path / "exported.json").write_text(json.dumps(content))
+    data = f"{shapes_root / 'val2017'},{tmp_path / 'exported.json'}"
+    command = ("eval", "--ckpt", run_dir, "--from-predictions", perfect, "--data", data)
+    done = msdetr(*command)
+    assert done.code == 0
+    assert "100.0" in done.out
+    assert [line.split(":")[0] for line in done.err.splitlines()] == ["warning"] * 2
+    assert "numbers written as text; they are read as numbers: 2 (annotations[0].bbox" in done.err
+
+
 def test_fields_of_the_recipe_can_be_changed(evaluate: Evaluate, tmp_path: Path) -> None:
     report = evaluate(
         *("--set", "evaluation.detections_per_image=5", "--set", "data.val.limit=2"),

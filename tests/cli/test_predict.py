@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -181,6 +182,28 @@ class TestInputs:
         for line, name, reason in zip(lines[1:], names, reasons, strict=True):
             assert line.split(maxsplit=1) == [str(tmp_path / name), reason]
 
+    def test_pictures_that_cannot_be_read_are_named(
+        self, msdetr: Callable[..., Any], run_dir: Path, photo: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "a.png").write_bytes(photo.read_bytes())
+        (tmp_path / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+        (tmp_path / "notes.txt").write_text("no picture")
+        save(tmp_path / "depth.tif", np.asarray([[0.0, 3.5]], dtype=np.float32))
+        limit = ("--set", "data.max_image_pixels=200000")
+        Image.new("1", (500, 500)).save(tmp_path / "huge.png")
+        done = msdetr("predict", "--ckpt", run_dir, tmp_path, "--device", "cpu", *limit)
+        assert done.code == 1
+        *skipped, last = done.err.splitlines()
+        assert last == "error: 3 of 4 files could not be read"
+        reasons = {
+            "depth.tif": "its gray values, 0 to 3.5, do not tell which value is white",
+            "huge.png": "500 x 500 pixels are more than data.max_image_pixels, 200000",
+            "phone.HEIC": "HEIC; pip install pillow-heif",
+        }
+        for line, (name, reason) in zip(skipped, reasons.items(), strict=True):
+            assert line.startswith(f"skipped {tmp_path / name}: cannot be read as an image (")
+            assert reason in line
+
     def test_unreadable_files_are_skipped_and_counted(
         self, msdetr: Callable[..., Any], run_dir: Path, photo: Path, tmp_path: Path
     ) -> None:
@@ -350,6 +373,16 @@ class TestOutput:
         )
         results = json.loads((output / "predictions.json").read_text())
         assert len(results) == len(boxes(report)) == 100
+
+    def test_predicting_again_beside_the_photos_finds_the_same(
+        self, predict: Predict, shapes_root: Path, tmp_path: Path
+    ) -> None:
+        photos = shutil.copytree(shapes_root / "val2017", tmp_path / "photos")
+        output = photos / "found"
+        first = predict(photos, "--output", output, "--threshold", "0")
+        for options in ((), ("--output", output, "--force"), ("--output", tmp_path / "other")):
+            assert predict(photos, *options, "--threshold", "0") == first
+        assert len(list((output / "drawings").iterdir())) == len(first["images"]) == 4
 
     def test_a_file_is_no_folder(
         self, run_dir: Path, photo: Path, tmp_path: Path, refused_line: Callable[..., str]

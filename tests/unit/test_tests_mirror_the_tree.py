@@ -109,6 +109,7 @@ COVERED_BY = {
         "data/shapes/textures",
     ),
     "tests/unit/data/test_batching.py": ("data/sample",),
+    "tests/unit/data/test_coco_file.py": ("data/coco_values",),
     "tests/unit/data/test_yolo_layout.py": ("data/foreign",),
     "tests/unit/drawing/test_denoising.py": ("drawing/panels",),
     "tests/unit/drawing/test_matching.py": ("drawing/matching_sheets",),

@@ -13,10 +13,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from msdetr.data.images import decode_image, to_rgb
+from msdetr.data.images import decode_image
 from msdetr.data.sample import Example, Sample
 from msdetr.data.transforms import EvalTransform
 from msdetr.errors import UsageError
+from msdetr.image_files import MAX_PIXELS, to_rgb
 
 ImageInput = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
 """A path; a Pillow image; an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (RGB, RGBA); a tensor
@@ -29,7 +30,7 @@ _SHAPES = {
 }
 
 
-def to_image(value: ImageInput) -> Image.Image:
+def to_image(value: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Turn an image of any kind into 8-bit RGB.
 
     The orientation that a file or a Pillow image asks for (EXIF) is applied, 16-bit values are
@@ -37,15 +38,16 @@ def to_image(value: ImageInput) -> Image.Image:
 
     Args:
         value: The image.
+        max_pixels: Pixels of the largest file that may be decoded.
 
     Raises:
         DataError: A file cannot be read as an image.
-        UsageError: An array or a tensor is no image.
+        UsageError: A Pillow image, an array or a tensor cannot be used.
     """
     if isinstance(value, str | os.PathLike):
-        return decode_image(Path(value))
+        return decode_image(Path(value), max_pixels=max_pixels)
     if isinstance(value, Image.Image):
-        return to_rgb(ImageOps.exif_transpose(value))
+        return _from_pillow(value)
     if isinstance(value, np.ndarray):
         return _from_array(value, value.shape, "array")
     if isinstance(value, Tensor):
@@ -56,19 +58,22 @@ def to_image(value: ImageInput) -> Image.Image:
     )
 
 
-def to_sample(value: ImageInput, transform: EvalTransform, image_id: int) -> Sample:
+def to_sample(
+    value: ImageInput, transform: EvalTransform, image_id: int, max_pixels: int = MAX_PIXELS
+) -> Sample:
     """Decode and resize an image as in evaluation; it has no targets.
 
     Args:
         value: The image.
         transform: The resize.
         image_id: Any number, to tell the image by.
+        max_pixels: Pixels of the largest file that may be decoded.
 
     Raises:
         DataError: As for ``to_image``.
         UsageError: As for ``to_image``.
     """
-    image = to_image(value)
+    image = to_image(value, max_pixels)
     no_boxes, no_labels = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
     resized = transform(Example(image, no_boxes, no_labels))
     return Sample(
@@ -78,6 +83,14 @@ def to_sample(value: ImageInput, transform: EvalTransform, image_id: int) -> Sam
         image_id=image_id,
         original_hw=(image.height, image.width),
     )
+
+
+def _from_pillow(image: Image.Image) -> Image.Image:
+    turned = ImageOps.exif_transpose(image)
+    try:
+        return to_rgb(turned, image.format)
+    except ValueError as error:
+        raise UsageError("image", str(error)) from error
 
 
 def _from_tensor(tensor: Tensor) -> Image.Image:

@@ -26,6 +26,8 @@ MAY_CHANGE = frozenset(
         "data.train.annotations",
         "data.val.images",
         "data.val.annotations",
+        "data.allow_outside",
+        "data.max_image_pixels",
         "data.num_workers",
         "train.log_every_steps",
         "train.keep_every_epochs",

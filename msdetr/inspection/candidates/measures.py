@@ -6,7 +6,6 @@ mixed supervision).
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from msdetr.assignment import OneToManyAssigner
 from msdetr.assignment.costs import pairwise_iou
+from msdetr.csv_files import CsvWriter
 from msdetr.errors import TraceError
 from msdetr.inspection.trace import BRANCHES, MatchTrace, TracedBranch, TracedImage
 
@@ -166,12 +166,11 @@ class MeasuredTrace:
 def write_candidates_csv(path: Path, measured: Sequence[MeasuredTrace]) -> None:
     """Write ``candidates.csv``."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer: csv.DictWriter[str] | None = None
-        for row in (row for one in measured for row in one.rows()):
-            if writer is None:
-                writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
-                writer.writeheader()
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+        CsvWriter(file).write_mappings(
+            {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
+            for one in measured
+            for row in one.rows()
+        )
 
 
 def check_same_targets(first: MatchTrace, second: MatchTrace) -> None:

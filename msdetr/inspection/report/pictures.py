@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from msdetr.image_files import open_image, read_image_file
+from msdetr.image_files import open_image, read_image_file, to_rgb
 from msdetr.inspection.trace import TracedImage
 
 
@@ -62,9 +62,9 @@ def _read(path: Path, original_hw: tuple[int, int]) -> Image.Image | None:
             if file.size[::-1] == original_hw:
                 # Decodes large JPEG files at a fraction of their size.
                 file.draft("RGB", largest)
-                photo = file.convert("RGB")
+                photo = to_rgb(file, file.format)
             else:
-                photo = ImageOps.exif_transpose(file).convert("RGB")
+                photo = to_rgb(ImageOps.exif_transpose(file), file.format)
                 if photo.size[::-1] != original_hw:
                     return None
     except Exception:  # of a decoder, if the file is not what it was

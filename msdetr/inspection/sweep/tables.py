@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 from torch import Tensor
 
 from msdetr.assignment import OneToManyAssigner
+from msdetr.csv_files import CsvWriter
 from msdetr.inspection.sweep.statistics import SweepStatistics, quantile_of_counts
 
 ALL_LAYERS = "all"
@@ -45,10 +45,9 @@ def sweep_rows(statistics: SweepStatistics) -> Iterator[Row]:
 def write_sweep_csv(path: Path, rows: list[Row]) -> None:
     """Write ``sweep.csv``; numbers that do not exist are empty."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+        CsvWriter(file).write_mappings(
+            {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows
+        )
 
 
 def _row(setting: OneToManyAssigner, layer: int | str, *, images: int, targets: int) -> Row:

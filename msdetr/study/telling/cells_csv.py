@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Sequence
 
+from msdetr.csv_files import CsvWriter, escape_formula
 from msdetr.study.cell_findings import FAMILIES
 from msdetr.study.seed_means import names_of
 from msdetr.study.study_findings import CellRow
-
-# What spreadsheets take for the beginning of a formula.
-_FORMULA = ("=", "+", "-", "@")
 
 
 def render_cells(cells: Sequence[CellRow]) -> str:
@@ -22,12 +19,12 @@ def render_cells(cells: Sequence[CellRow]) -> str:
         for name in names_of(cell.measures.get(family, {}) for cell in cells)
     ]
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["arm", "seed", "state", "error", "machine", *map(_title, columns)])
+    writer = CsvWriter(buffer)
+    writer.write(["arm", "seed", "state", "error", "machine", *map(_title, columns)])
     for cell in cells:
         numbers = [cell.measures.get(family, {}).get(name) for family, name in columns]
         texts = (cell.arm, str(cell.seed), cell.state, cell.error, cell.machine or "")
-        writer.writerow([*map(_safe, texts), *map(_number, numbers)])
+        writer.write([*map(_safe, texts), *map(_number, numbers)])
     return buffer.getvalue()
 
 
@@ -41,5 +38,4 @@ def _number(value: float | None) -> str:
 
 
 def _safe(text: str) -> str:
-    text = " ".join(text.split())
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return escape_formula(" ".join(text.split()))

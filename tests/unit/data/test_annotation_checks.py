@@ -11,6 +11,7 @@ from msdetr.data.annotation_checks import (
     check_classes,
     check_crowding,
     check_group_crowding,
+    check_spellings,
 )
 from msdetr.data.coco_index import CocoIndex, read_coco
 
@@ -52,7 +53,56 @@ def test_boxes(tmp_path: Path, bbox: list[float], check: str | None) -> None:
 
 def test_crowds_may_be_anywhere(tmp_path: Path) -> None:
     crowd = {"image_id": 7, "bbox": [90, 90, 0, 0], "iscrowd": 1}
-    assert index_of(tmp_path, [crowd]).findings == ()
+    other = {"image_id": 7, "bbox": [1, 2, 3, 4]}
+    assert index_of(tmp_path, [crowd, other]).findings == ()
+
+
+def test_nothing_but_crowds(tmp_path: Path) -> None:
+    crowds = [{"image_id": 7, "bbox": [i, 0, 9, 9], "iscrowd": 1} for i in range(3)]
+    (found,) = index_of(tmp_path, crowds).findings
+    assert (found.check, found.severity, found.count) == ("only_crowds", "warning", 3)
+    assert index_of(tmp_path, []).findings == ()
+
+
+FRACTIONS = [[0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1], [0.5, 0.25, 0.5, 0.75]]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "is_found"),
+    [
+        (FRACTIONS, True),
+        ([[0.5, 0.5, 0.5001, 0.5]], True),  # rounding
+        ([*FRACTIONS, [3, 3, 5, 5]], False),
+        ([[0, 0, 1, 1], [0, 0, 1, 0]], False),  # pixels, it seems
+        ([[-0.5, 0, 0.75, 1]], False),
+        ([[0.5, 0.5, 0.75, 0.5]], False),
+    ],
+)
+def test_normalised_boxes(boxes: list[list[float]], is_found: bool, tmp_path: Path) -> None:
+    entries = [{"image_id": 2, "bbox": box} for box in boxes]
+    found = {f.check: f.count for f in index_of(tmp_path, entries).findings}
+    assert found.get("normalised_boxes") == (len(boxes) if is_found else None)
+
+
+@pytest.mark.parametrize(
+    ("area", "side", "is_found"),
+    [(0, 40, True), (1, 33, True), (1, 32, False), (2, 90, False), (None, 40, False)],
+)
+def test_tiny_areas_of_large_boxes(
+    area: float | None, side: float, is_found: bool, tmp_path: Path
+) -> None:
+    entry = {"image_id": 2, "bbox": [0, 0, side, side], "area": area}
+    small = {"image_id": 2, "bbox": [50, 50, 1, 1], "area": 1}
+    found = [f.check for f in index_of(tmp_path, [entry, small]).findings]
+    assert ("tiny_area" in found) is is_found
+
+
+def test_spelling_of_file_names() -> None:
+    found = check_spellings(["a\\b.png", "c.png", "d%20.png"], ["a/b.png", "c.png", "d .png"])
+    assert [(f.check, f.examples) for f in found] == [
+        ("file_name_spelling", ("a\\b.png is a/b.png", "d%20.png is d .png"))
+    ]
+    assert check_spellings(["a"], ["a"]) == ()
 
 
 def test_repetition_needs_the_same_image_class_and_box(tmp_path: Path) -> None:

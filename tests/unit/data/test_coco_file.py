@@ -102,8 +102,8 @@ Change = Callable[[dict[str, Any]], object]
             r"images\[0\]\.width: expected a positive integer, got 0",
         ),
         (
-            lambda c: c["images"][0].update(id="5"),
-            r"images\[0\]\.id: expected an integer, got '5'",
+            lambda c: c["images"][0].update(id="five"),
+            r"images\[0\]\.id: expected an integer, got 'five'",
         ),
         (
             lambda c: c["images"][0].update(id=True),
@@ -220,3 +220,138 @@ class TestInconsistentIds:
         assert file.sha256 == sha256(file.path.read_bytes()).hexdigest()
         with pytest.raises(DataError, match="5 problems"):
             file.require_consistent()
+
+
+class TestWhatToolsWrite:
+    def readings(self, folder: Path, content: dict[str, Any]) -> dict[str, tuple[int, str]]:
+        file = parse_annotations(write(folder, content))
+        return {finding.check: (finding.count, finding.examples[0]) for finding in file.readings}
+
+    def test_nothing_is_said_of_what_coco_defines(self, tmp_path: Path) -> None:
+        assert self.readings(tmp_path, coco()) == {}
+
+    @pytest.mark.parametrize(
+        ("box", "meant"),
+        [
+            ([1, 2, "10.5000", "4.0000"], [1, 2, 10.5, 4]),
+            (["1e1", " 7 ", "3", 2.5], [10, 7, 3, 2.5]),
+        ],
+    )
+    def test_numbers_as_text(self, tmp_path: Path, box: list[Any], meant: list[float]) -> None:
+        content = coco()
+        content["annotations"][0].update(bbox=box, area="42.25", iscrowd="0", image_id="5")
+        content["images"][0].update(id="5", height="40", width="60.0")
+        content["annotations"][1]["category_id"] = "3"
+        first, second = load_annotations(write(tmp_path, content))["annotations"]
+        assert first == {
+            "id": 1,
+            "image_id": 5,
+            "category_id": 3,
+            "bbox": meant,
+            "area": 42.25,
+            "iscrowd": 0,
+        }
+        assert second["category_id"] == 3
+        found = self.readings(tmp_path, content)
+        assert found == {"number_as_text": (8, "images[0].id")}
+
+    def test_kinds_are_counted_apart(self, tmp_path: Path) -> None:
+        content = coco()
+        content["annotations"][0].update(image_id=5.0, area=None, iscrowd=None)
+        content["annotations"][1]["area"] = None
+        content["categories"] = [{"id": 3, "name": 7}, {"id": 3, "name": 7}]
+        read = load_annotations(write(tmp_path, content))
+        assert [(e["area"], e["iscrowd"]) for e in read["annotations"]] == [(42, 0), (9, 1)]
+        assert read["categories"] == [{"id": 3, "name": "7"}]
+        assert self.readings(tmp_path, content) == {
+            "decimal_integer": (1, "annotations[0].image_id"),
+            "null_value": (3, "annotations[0].iscrowd"),
+            "number_as_name": (2, "categories[0].name"),
+            "repeated_entry": (1, "categories[1]"),
+        }
+
+    def test_only_entries_that_say_the_same_are_repeats(self, tmp_path: Path) -> None:
+        content = coco()
+        content["images"] += [dict(content["images"][1])] * 2
+        content["annotations"].append({**content["annotations"][0], "bbox": [1, 2, 10.5, 5]})
+        file = parse_annotations(write(tmp_path, content))
+        assert len(file.content["images"]) == 2
+        assert [finding.count for finding in file.readings] == [2]
+        with pytest.raises(DataError, match=r"annotations\.id: 1 occurs more than once"):
+            file.require_consistent()
+
+    @pytest.mark.parametrize(
+        ("entry", "key", "value"),
+        [
+            ("annotations", "bbox", [1, 2, "nan", 4]),
+            ("annotations", "bbox", ["1", "2", "3"]),
+            ("annotations", "bbox", [1, 2, "3_0", 4]),
+            ("annotations", "bbox", [1, 2, None, "4"]),
+            ("annotations", "bbox", "1 2 3 4"),
+            ("annotations", "area", "large"),
+            ("annotations", "area", "inf"),
+            ("annotations", "iscrowd", "yes"),
+            ("annotations", "iscrowd", "2"),
+            ("annotations", "image_id", None),
+            ("annotations", "image_id", "5.5"),
+            ("annotations", "image_id", 5.25),
+            ("annotations", "image_id", 1e17),
+            ("annotations", "id", "0x1"),
+            ("images", "height", "0"),
+            ("images", "file_name", None),
+            ("images", "file_name", 7),
+            ("categories", "name", None),
+            ("categories", "name", True),
+        ],
+    )
+    def test_what_has_no_meaning_is_refused(
+        self, entry: str, key: str, value: object, tmp_path: Path
+    ) -> None:
+        content = coco()
+        content[entry][0][key] = value
+        with pytest.raises(DataError, match=rf"{entry}\[0\]\.{key}: expected ") as caught:
+            load_annotations(write(tmp_path, content))
+        assert len(caught.value.problems) == 1
+
+    @pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 9_300_000_000_000_000_000, 10**40])
+    def test_large_ids_are_called_what_they_are(self, number: int, tmp_path: Path) -> None:
+        content = coco()
+        content["images"][0]["id"] = number
+        with pytest.raises(DataError, match="got an integer of more than 64 bits") as caught:
+            load_annotations(write(tmp_path, content))
+        shown = str(number) if abs(number) < 10**30 else "133 bits"
+        assert f"({shown})" in str(caught.value)
+
+    @pytest.mark.parametrize("number", [2**63 - 1, -(2**63), str(2**63 - 1)])
+    def test_ids_of_64_bits_are_read(self, number: int | str, tmp_path: Path) -> None:
+        content = coco()
+        content["images"][0]["id"] = content["annotations"][0]["image_id"] = number
+        read = load_annotations(write(tmp_path, content))
+        assert read["annotations"][0]["image_id"] == int(number)
+
+    def test_all_kinds_of_problems_are_named_at_once(self, tmp_path: Path) -> None:
+        content = coco()
+        del content["categories"]
+        content["images"][0]["width"] = "wide"
+        content["annotations"][0]["image_id"] = 77
+        content["annotations"] += [
+            {**content["annotations"][1], "bbox": None},
+            {**content["annotations"][1], "id": None},
+        ]
+        with pytest.raises(DataError) as caught:
+            load_annotations(write(tmp_path, content))
+        assert [(p.where, p.message.split(",")[0]) for p in caught.value.problems] == [
+            ("categories", "not a COCO annotation file: this key is missing"),
+            ("images[0].width", "expected a positive integer"),
+            ("annotations[3].id", "expected an integer"),
+            ("annotations[2].bbox", "expected a list of 4 finite numbers (x"),
+            ("annotations.id", "2 occurs more than once"),
+            ("annotations.image_id", "77 is not among images"),
+        ]
+
+    def test_images_without_ids_are_not_blamed_on_annotations(self, tmp_path: Path) -> None:
+        content = coco()
+        content["images"][0]["id"] = None
+        with pytest.raises(DataError) as caught:
+            load_annotations(write(tmp_path, content))
+        assert [problem.where for problem in caught.value.problems] == ["images[0].id"]

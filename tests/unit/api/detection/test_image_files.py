@@ -44,6 +44,34 @@ def test_all_that_names_nothing_is_reported_at_once(folder: Path) -> None:
     assert found == list(zip(inputs, messages, strict=True))
 
 
+def test_pictures_of_formats_that_are_not_read_are_found(folder: Path) -> None:
+    (folder / "sub/d.HEIF").touch()
+    assert find_images([str(folder / "sub")]) == [folder / "sub/c.jpeg", folder / "sub/d.HEIF"]
+
+
+def test_patterns_mean_hidden_files_only_where_they_say_a_dot(folder: Path) -> None:
+    for name in ("._a.png", ".hidden/x.png", "__MACOSX/x.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    assert find_images([str(folder / "**/*.png")]) == [folder / "a.png"]
+    assert find_images([str(folder / ".*.png")]) == [folder / "._a.png"]
+    assert find_images([str(folder / ".hidden/*")]) == [folder / ".hidden/x.png"]
+
+
+def test_drawings_of_the_output_are_no_input(folder: Path) -> None:
+    drawings = folder / "found/drawings"
+    drawings.mkdir(parents=True)
+    (drawings / "a.jpg").touch()  # of an interrupted prediction, which listed nothing yet
+    output = folder / "sub/../found"
+    names = ["a.png", "b.JPG", "sub/c.jpeg"]
+    for text in (folder, folder / "**/*.*[gG]"):
+        found = find_images([str(text)], output)
+        assert [str(path.relative_to(folder)) for path in found] == names
+    for text in (drawings, drawings / "a.jpg"):
+        with pytest.raises(UsageError, match="lies among the drawings of `output`"):
+            find_images([str(text)], output)
+
+
 def test_stems_stay_apart_whatever_their_case() -> None:
     paths = [Path("x/a.png"), Path("y/A.jpg"), Path("a_2.png"), Path("b.png")]
     assert unique_stems(paths) == ["a", "A_2", "a_2_2", "b"]
