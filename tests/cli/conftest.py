@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -29,25 +25,7 @@ TINY = {
 }
 
 
-@dataclass(frozen=True)
-class Done:
-    """How a command ended and what it said."""
-
-    code: int
-    out: str
-    err: str
-
-
-Msdetr = Callable[..., Done]
-
-
-def run_in_process(*arguments: str | Path) -> Done:
-    """Run a command line in this process; paths may be given as such."""
-    cli = importlib.import_module("msdetr.cli.main")
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.main([str(argument) for argument in arguments])
-    return Done(code, out.getvalue(), err.getvalue())
+Msdetr = Callable[..., Any]
 
 
 def write_annotations(folder: Path, category_ids: dict[int, int], split: str = "train") -> Path:
@@ -87,12 +65,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def msdetr() -> Msdetr:
-    """Run a command line in this process."""
-    return run_in_process
-
-
-@pytest.fixture(scope="session")
 def tiny(tiny_fields: Callable[..., list[str]]) -> list[str]:
     """Options that make shapes_tiny a matter of seconds."""
     return [word for field in tiny_fields(TINY) for word in ("--set", field)]
@@ -120,19 +92,19 @@ def few_classes(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def train(tiny: list[str], shapes_root: Path) -> Msdetr:
+def train(msdetr: Msdetr, tiny: list[str], shapes_root: Path) -> Msdetr:
     """Train the tiny shapes_tiny on the CPU: output directory, further options."""
     assert shapes_root.is_dir()
 
-    def run(output: Path, *options: str | Path) -> Done:
+    def run(output: Path, *options: str | Path) -> Any:
         command = ("train", "shapes_tiny", "--output", output, "--device", "cpu")
-        return run_in_process(*command, *tiny, *options)
+        return msdetr(*command, *tiny, *options)
 
     return run
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, train: Msdetr) -> tuple[Path, Done]:
+def finished(tmp_path_factory: pytest.TempPathFactory, train: Msdetr) -> tuple[Path, Any]:
     """A finished training: its directory, which nobody writes to, and what was said."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
     done = train(folder)
@@ -141,7 +113,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, train: Msdetr) -> tuple[P
 
 
 @pytest.fixture(scope="session")
-def run_dir(finished: tuple[Path, Done]) -> Path:
+def run_dir(finished: tuple[Path, Any]) -> Path:
     """Directory of the finished training."""
     return finished[0]
 
