@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from msdetr.data import shapes
 from msdetr.data.shapes.outlines import SHAPE_CLASSES
+from msdetr.model.flops import FlopCounter
 from msdetr.ops import default_backend, native
+from msdetr.structures import ImageBatch, NoisedTargets
 
 NUM_TRAIN, NUM_VAL = 8, 4
 TINY = {
@@ -29,25 +28,7 @@ TINY = {
 }
 
 
-@dataclass(frozen=True)
-class Done:
-    """How a command ended and what it said."""
-
-    code: int
-    out: str
-    err: str
-
-
-Msdetr = Callable[..., Done]
-
-
-def run_in_process(*arguments: str | Path) -> Done:
-    """Run a command line in this process; paths may be given as such."""
-    cli = importlib.import_module("msdetr.cli.main")
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.main([str(argument) for argument in arguments])
-    return Done(code, out.getvalue(), err.getvalue())
+Msdetr = Callable[..., Any]
 
 
 def write_annotations(folder: Path, category_ids: dict[int, int], split: str = "train") -> Path:
@@ -86,10 +67,33 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture(scope="session")
-def msdetr() -> Msdetr:
-    """Run a command line in this process."""
-    return run_in_process
+def described(model: nn.Module) -> Iterator[tuple[object, ...]]:
+    """Yield the shapes of a model's values, and all settings of its parts."""
+    yield from ((name, value.shape) for name, value in model.state_dict().items())
+    for name, part in model.named_modules():
+        for key, value in vars(part).items():
+            if isinstance(value, bool | int | float | str):
+                yield name, key, value
+
+
+@pytest.fixture(scope="session", autouse=True)
+def counted_once() -> Iterator[None]:
+    """Count the operations of alike training batches once: that takes a third of a tiny run."""
+    count, known = FlopCounter.count_training, dict[Any, int]()
+
+    def count_once(
+        self: FlopCounter, images: ImageBatch, noised: NoisedTargets | None = None
+    ) -> int:
+        if noised is not None:
+            return count(self, images, noised)
+        key = (images.pixels.shape, *described(self._model))
+        if key not in known:
+            known[key] = count(self, images)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FlopCounter, "count_training", count_once)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -120,19 +124,19 @@ def few_classes(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def train(tiny: list[str], shapes_root: Path) -> Msdetr:
+def train(msdetr: Msdetr, tiny: list[str], shapes_root: Path) -> Msdetr:
     """Train the tiny shapes_tiny on the CPU: output directory, further options."""
     assert shapes_root.is_dir()
 
-    def run(output: Path, *options: str | Path) -> Done:
+    def run(output: Path, *options: str | Path) -> Any:
         command = ("train", "shapes_tiny", "--output", output, "--device", "cpu")
-        return run_in_process(*command, *tiny, *options)
+        return msdetr(*command, *tiny, *options)
 
     return run
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, train: Msdetr) -> tuple[Path, Done]:
+def finished(tmp_path_factory: pytest.TempPathFactory, train: Msdetr) -> tuple[Path, Any]:
     """A finished training: its directory, which nobody writes to, and what was said."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
     done = train(folder)
@@ -141,7 +145,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, train: Msdetr) -> tuple[P
 
 
 @pytest.fixture(scope="session")
-def run_dir(finished: tuple[Path, Done]) -> Path:
+def run_dir(finished: tuple[Path, Any]) -> Path:
     """Directory of the finished training."""
     return finished[0]
 

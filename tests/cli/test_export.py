@@ -198,6 +198,7 @@ def test_half_precision_halves_the_weights(
     assert report["verification"]["largest_logit_difference"] > 0
 
 
+@pytest.mark.slow
 def test_program_runs_without_the_package(
     exported: Callable[..., tuple[Path, Any]], onnx_file: Path, tmp_path: Path
 ) -> None:
@@ -392,8 +393,8 @@ class TestRefused:
 def test_suppression_is_left_to_the_reader_and_said(
     exported: Callable[..., tuple[Path, Any]],
 ) -> None:
+    _, plain = exported()
     options = ("--format", "torch-export", "--verify", "0", "--static", "96x128")
-    _, plain = exported(*options)
     _, suppressed = exported(*options, "--set", "evaluation.nms_threshold=0.6")
     said = "note: the file does not suppress duplicates; evaluation.nms_threshold=0.6"
     assert (plain.code, suppressed.code) == (0, 0)

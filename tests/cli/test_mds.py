@@ -83,12 +83,13 @@ def test_prediction_runs_the_suppressor(suppressing: Path, shapes_root: Path) ->
     assert min(shifted.scores) > min(found.scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
-        (),
-        ("--format", "torch-export"),
-        ("--precision", "fp16"),
+        (),  # of any size; the tracing, which takes longest, is the same for all formats
+        ("--format", "torch-export", "--static", "64x96"),
+        ("--precision", "fp16", "--static", "64x96"),
         ("--static", "64x96", "--raw"),
     ],
     ids=" ".join,

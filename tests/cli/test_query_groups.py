@@ -172,7 +172,8 @@ def test_export_has_nothing_of_the_groups_and_verifies(
 ) -> None:
     file = tmp_path / ("model.onnx" if form == "onnx" else "model.pt2")
     command = ("export", "--ckpt", variant_run, "--format", form, "--output", file)
-    done = msdetr(*command, "--verify", "2")
+    # Tracing for inputs of any size takes far longer, and sees the same model without groups.
+    done = msdetr(*command, "--static", "64x96", "--verify", "2")
     assert done.code == 0, done.err
     assert json.loads((tmp_path / f"{file.name}.report.json").read_text())["verification"]["passed"]
     weights = weights_in(file)

@@ -1,19 +1,16 @@
-"""The command line inside this process, what its answers must look like, and a small checkpoint."""
+"""What the answers of the command line must look like, and a small checkpoint."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-import typer
 
 from msdetr.api.checkpoints.loaded import checkpoint_info
 from msdetr.build import build_model
@@ -50,22 +47,10 @@ class Answer:
         return False
 
 
-def ask_in_process(*arguments: str | Path) -> Answer:
-    """Run a command line as the `msdetr` command would, and catch what it prints."""
-    cli = importlib.import_module("msdetr.cli.main")
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.main([str(argument) for argument in arguments])
-    return Answer(code, out.getvalue(), err.getvalue())
-
-
 @pytest.fixture(scope="session")
-def ask() -> Iterator[Callable[..., Answer]]:
+def ask(msdetr: Callable[..., Any]) -> Callable[..., Answer]:
     """Run a command line in this process; an exception that is no answer fails the test."""
-    with pytest.MonkeyPatch.context() as patch:
-        # Assembling the commands anew would take longer than most of them.
-        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
-        yield ask_in_process
+    return lambda *arguments: Answer(**vars(msdetr(*arguments)))
 
 
 @pytest.fixture(scope="session")

@@ -423,6 +423,7 @@ VARIANTS: dict[str, tuple[str, Sequence[str]]] = {
 }
 
 
+@pytest.mark.slow
 def test_no_field_is_dead(
     read_fields: ReadFields,
     tiny_fields: Callable[..., list[str]],

@@ -143,13 +143,23 @@ def test_nothing_random_is_drawn(detector: Detector, images: list[Image.Image]) 
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "model.pt2"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    # Tracing for inputs of any size takes longest: once is enough here.
+    [("model.onnx", ExportSettings(static_hw=(64, 96))), ("model.pt2", None)],
+    ids=["onnx", "pt2"],
+)
 def test_exported_file_is_the_model(
-    name: str, detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    settings: ExportSettings | None,
+    detector: Detector,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MSDETR_CACHE", str(tmp_path / "cache"))
     backends = [m.backend for m in detector.model.modules() if isinstance(m, DeformableAttention)]
-    report = detector.export(tmp_path / name, verified_images=2)
+    report = detector.export(tmp_path / name, settings, verified_images=2)
     assert (report.path, report.settings.format) == (
         tmp_path / name,
         "onnx" if name.endswith("onnx") else "torch-export",

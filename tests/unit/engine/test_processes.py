@@ -129,6 +129,7 @@ def test_the_others_wait_for_rank_0(start_toy: Start, tmp_path: Path) -> None:
     assert re.search("[Tt]imed ?out", errors), errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("processes", "killed", "options"),
     [(2, 0, ()), (4, 2, ()), (4, 1, ("--evaluation-seconds", "60"))],
