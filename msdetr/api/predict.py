@@ -20,6 +20,7 @@ from msdetr.api.progress import show_progress
 from msdetr.engine.device import resolve_device
 from msdetr.errors import DataError, UsageError
 from msdetr.evaluation.results import write_results
+from msdetr.files import parse_json
 from msdetr.terminal import LiteralConsole
 
 RESULTS, IMAGES, DRAWINGS = "predictions.json", "images.json", "drawings"
@@ -188,7 +189,7 @@ def _check_output(output: Path, *, force: bool) -> None:
 def _remove_drawings(output: Path) -> None:
     """Remove the drawings of an earlier prediction: pictures of other inputs would mislead."""
     try:
-        images = json.loads((output / IMAGES).read_text(encoding="utf-8"))["images"]
+        images = parse_json((output / IMAGES).read_text(encoding="utf-8"))["images"]
         drawings = [output / DRAWINGS / Path(image["drawing"]).name for image in images]
     except (OSError, ValueError, TypeError, KeyError):
         return  # none, or not ours

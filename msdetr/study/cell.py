@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from msdetr.files import older_of
+from msdetr.files import older_of, parse_json
 from msdetr.process_lock import is_held
 
 CellState = Literal["missing", "running", "interrupted", "finished", "failed"]
@@ -127,7 +126,7 @@ class Cell:
         rows = []
         for line in text.splitlines():
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError:
                 break
             if row.get("kind") == "epoch":
@@ -138,7 +137,7 @@ class Cell:
         last = self.path / _LAST_CHECKPOINT
         for place in (last, older_of(last)):
             try:
-                info: Any = json.loads((place / _CHECKPOINT_FILE).read_text(encoding="utf-8"))
+                info: Any = parse_json((place / _CHECKPOINT_FILE).read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
             return info if isinstance(info, dict) else None
