@@ -30,12 +30,12 @@ class AllocationGauge:
 
     def __enter__(self) -> Self:
         """Begin to count."""
-        self._profile.__enter__()
+        self._profile.__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:  # noqa: ANN401 - what Python passes
         """Read the peak, unless the block failed."""
-        self._profile.__exit__(*error)
+        self._profile.__exit__(*error)  # type: ignore[no-untyped-call]
         if error[0] is None:
             self.peak_mib = self._find_peak() / 2**20
 
