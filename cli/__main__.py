@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .main import run
+from . import run
 
 run()

@@ -47,7 +47,7 @@ def export(
     detections: DetectionsOption = None,
     op: OpOption = "gather",
     precision: PrecisionOption = "fp32",
-    verify: VerifyOption = 8,
+    verify: VerifyOption = None,
     data: VerificationDataOption = None,
     force: ReplaceFilesOption = False,
     recipe: ExportRecipeOption = None,

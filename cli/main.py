@@ -6,6 +6,7 @@ Torch is imported inside commands only, so that help and messages come at once.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -156,7 +157,8 @@ def _run(arguments: Sequence[str], *, debug: bool) -> int:
         return 1
     except Exception as error:  # a bug: one line for the user, everything else for its report
         say(traceback.format_exc() if debug else f"error: {explain_bug(error)}", err=True)
-        return 1
+        is_usage = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+        return UsageError.exit_code if is_usage else 1
     return 0
 
 

@@ -148,8 +148,12 @@ PrecisionOption = Annotated[
     Literal["fp32", "fp16"], typer.Option(help="fp16 keeps coordinates and scores in fp32.")
 ]
 VerifyOption = Annotated[
-    int,
-    typer.Option(metavar="N", help="Compare the file with the model on N images; 0: do not."),
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Compare the file with the model on N images; 0: do not.",
+        show_default="8, up to 32 until 50 objects are found",
+    ),
 ]
 VerificationDataOption = Annotated[
     str | None,

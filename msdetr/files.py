@@ -7,6 +7,7 @@ stands for something whole. Known by: SHA-256 digests, ``SHA256SUMS``, format ve
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from stat import S_IMODE
 from typing import Any
 from uuid import uuid4
 
-from msdetr.errors import InvalidInputError
+from msdetr.errors import InvalidInputError, MsdetrError
 
 SUMS_FILE = "SHA256SUMS"
 """File beside those that it lists, as ``sha256sum -c`` reads it."""
@@ -189,6 +190,23 @@ def older_of(path: Path) -> Path:
     return named.parent / f"{named.name}.old"
 
 
+def cache_folder() -> Path:
+    """Return the folder of what is made once: ``MSDETR_CACHE``, else the user's cache folder.
+
+    Raises:
+        MsdetrError: The user has no home, so that nothing tells.
+    """
+    named, base = os.environ.get("MSDETR_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    if named:
+        return Path(named)
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "msdetr"
+    except RuntimeError as error:
+        raise MsdetrError(
+            "the user has no home directory; set MSDETR_CACHE to a folder for what is kept"
+        ) from error
+
+
 def digest_file(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits.
 
@@ -228,6 +246,18 @@ def refuse_unlisted(path: Path, digest: str, error: type[InvalidInputError]) -> 
         raise error(
             str(path), f"is damaged: it is not what {SUMS_FILE} says (truncated or changed?)"
         )
+
+
+def parse_json(content: str | bytes) -> Any:  # noqa: ANN401 - JSON values
+    """Parse a JSON document of any origin.
+
+    Raises:
+        ValueError: It is no JSON, or nested so deeply that Python gives up.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
 
 
 def require_version(

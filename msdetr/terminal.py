@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 _KEPT = "\n\t"
+_LEAST_WIDTH = 80
 
 
 def printable(text: str) -> str:
@@ -36,6 +37,8 @@ class LiteralConsole(Console):
         super().__init__(
             stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False, **options
         )
+        # Narrower tables would cut their numbers off; a terminal breaks the lines instead.
+        self.width = max(self.width, _LEAST_WIDTH)
 
     def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401 - rich's own
         """Make rich text of a string, of cells and titles of tables as well."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from msdetr.engine.checkpoint import find_checkpoint, read_info
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.errors import CheckpointError, UsageError
 from msdetr.evaluation.results import read_results
-from msdetr.files import digest_file
+from msdetr.files import digest_file, parse_json
 from msdetr.study.checkpoints import CheckpointComparison, compare_checkpoints
 from msdetr.study.image_bootstrap import NUM_RESAMPLES
 
@@ -98,7 +97,7 @@ def _find(path: Path) -> _Source:
 def _of_evaluation(directory: Path) -> _Source:
     predictions = directory / _PREDICTIONS
     try:
-        content: Any = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
+        content: Any = parse_json((directory / "metrics.json").read_text(encoding="utf-8"))
         setting = content["setting"]
         return _Source(predictions, Path(setting["annotations"]), int(setting["num_images"]))
     except (OSError, ValueError, LookupError, TypeError):

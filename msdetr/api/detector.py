@@ -19,7 +19,6 @@ from msdetr.api.detection.dataset_detector import autocast, make_detections
 from msdetr.api.detection.image_detections import ImageDetections, split_detections
 from msdetr.api.detection.image_inputs import IMAGE_TYPES, ImageInput, to_sample
 from msdetr.api.export import (
-    DEFAULT_VERIFIED,
     ExportReport,
     ExportSettings,
     export_loaded,
@@ -207,7 +206,7 @@ class Detector:
         path: str | os.PathLike[str],
         settings: ExportSettings | None = None,
         *,
-        verified_images: int = DEFAULT_VERIFIED,
+        verified_images: int | None = None,
         data: str | None = None,
         force: bool = False,
     ) -> ExportReport:
@@ -216,7 +215,8 @@ class Detector:
         Args:
             path: File to write, ``.onnx`` or ``.pt2``.
             settings: Its form; by default the format of the suffix, for inputs of any size.
-            verified_images: Images to compare file and model on; 0 for no comparison.
+            verified_images: Images to compare file and model on; 0 for no comparison. By default
+                8, and more, up to 32, until the model has found 50 objects on them.
             data: Images to compare on: a root in COCO's layout, or "IMAGES,ANNOTATIONS.json";
                 the recipe's validation split by default.
             force: Replace an existing file.

@@ -256,7 +256,10 @@ def _first_line(text: str) -> str:
 
 
 def _without_home(text: str) -> str:
-    home = str(Path.home())
+    try:
+        home = str(Path.home())
+    except RuntimeError:
+        return text
     return text if home == "/" else re.sub(rf"{re.escape(home)}(?![\w.-])", "~", text)
 
 

@@ -16,7 +16,8 @@ from msdetr.build import build_accelerator, build_noise
 from msdetr.data.batching import Batch, count_cells, grow_to_cells
 from msdetr.data.coco_index import CocoIndex
 from msdetr.data.transforms import resized_hw
-from msdetr.engine.environment import MemoryGauge, available_memory_mib
+from msdetr.engine.allocations import AllocationGauge
+from msdetr.engine.environment import MemoryGauge, available_memory_mib, resident_memory_mib
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.task import MicroBatchPlace
 from msdetr.recipe import AugmentationRecipe, Recipe
@@ -100,10 +101,12 @@ def dry_run(recipe: Recipe, *, device: str = "auto") -> DryRunReport:
     largest = largest_batch_hw(
         data.train.index, recipe.data.augmentation, recipe.train.images_per_forward
     )
-    small, larger = _measured_sizes(recipe, session, largest)
+    # Of a GPU the passes tell everything; on a CPU, what they add to the process.
+    base_mib = 0.0 if accelerator.device.type == "cuda" else resident_memory_mib()
     passes = [
-        _measure(session, model, _batch_of(recipe, session, hw)) for hw in (small, small, larger)
-    ][1:]
+        _measure(session, model, _batch_of(recipe, session, hw))
+        for hw in _measured_sizes(recipe, session, largest)
+    ]
     pixels = recipe.train.images_per_forward * largest[0] * largest[1]
     optimizer_mib = (
         _MOMENTS_OF_ADAM
@@ -115,7 +118,9 @@ def dry_run(recipe: Recipe, *, device: str = "auto") -> DryRunReport:
         device=str(accelerator.device),
         largest_hw=largest,
         images_per_forward=recipe.train.images_per_forward,
-        memory_mib=_extrapolate([(p.pixels, p.memory_mib) for p in passes], pixels) + optimizer_mib,
+        memory_mib=base_mib
+        + _extrapolate([(p.pixels, p.memory_mib) for p in passes], pixels)
+        + optimizer_mib,
         available_mib=available,
         seconds_per_step=per_process
         * _extrapolate([(p.pixels, p.seconds) for p in passes], pixels),
@@ -201,18 +206,26 @@ def _batch_of(recipe: Recipe, session: TrainingSession, hw: tuple[int, int]) -> 
 
 
 def _measure(session: TrainingSession, model: torch.nn.Module, batch: Batch) -> _Pass:
+    """Measure memory in one pass and time in another, which the first has warmed up for."""
     device = next(model.parameters()).device
-    place = MicroBatchPlace(seed=0, epoch=0, step=0, index=0)
-    with MemoryGauge(device) as gauge:
-        started = time.perf_counter()
-        loss = session.task.loss(model, batch.to(device), num_targets=1.0, place=place)
-        total: Tensor = loss.total
-        torch.autograd.backward(total)
-        # Reading the value waits for the device.
-        total.item()
-        seconds = time.perf_counter() - started
+    model.zero_grad(set_to_none=True)
+    # Resident memory depends on what was freed before; allocations do not.
+    with MemoryGauge(device) if device.type == "cuda" else AllocationGauge() as gauge:
+        _pass(session, model, batch.to(device))
+    started = time.perf_counter()
+    _pass(session, model, batch.to(device))
+    seconds = time.perf_counter() - started
     images = batch.images.pixels
     return _Pass(images.shape[0] * images.shape[2] * images.shape[3], gauge.peak_mib, seconds)
+
+
+def _pass(session: TrainingSession, model: torch.nn.Module, batch: Batch) -> None:
+    place = MicroBatchPlace(seed=0, epoch=0, step=0, index=0)
+    loss = session.task.loss(model, batch, num_targets=1.0, place=place)
+    total: Tensor = loss.total
+    torch.autograd.backward(total)
+    # Reading the value waits for the device.
+    total.item()
 
 
 def _extrapolate(points: list[tuple[int, float]], pixels: int) -> float:

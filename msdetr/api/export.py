@@ -32,7 +32,8 @@ from msdetr.terminal import LiteralConsole
 
 __all__ = ["ExportReport", "ExportSettings", "export_checkpoint", "export_loaded", "report_file"]
 
-DEFAULT_VERIFIED = 8
+FEWEST_VERIFIED, MOST_VERIFIED = 8, 32
+"""Images to verify on by default: the first number, or as many as have enough detections."""
 # Above 64 px per side, so that no level of the traced example is a single cell.
 _SMALLEST_EXAMPLE_PX = 160
 
@@ -85,8 +86,8 @@ class ExportReport:
             *lines,
             f"verified on {found.num_images} images of {self.images}",
             f"  queries of the same cells  {found.shared_cells:.2%}",
-            f"  largest difference         logits {found.logit_difference:.1e}, "
-            f"boxes {found.box_difference:.1e}",
+            f"  largest difference         logits {found.logit_difference:.1e} of "
+            f"{found.logit_size:.1f}, boxes {found.box_difference:.1e}",
             f"  detections above {THRESHOLD}       model {counts.first}, file {counts.second}, "
             f"{counts.share:.2%} agree, {counts.label_flips} label flips",
             f"  AP                         model {_or_dash(found.ap)}, "
@@ -104,7 +105,7 @@ def export_checkpoint(
     settings: ExportSettings | None = None,
     *,
     detections: int | None = None,
-    verified_images: int = DEFAULT_VERIFIED,
+    verified_images: int | None = None,
     data: str | None = None,
     force: bool = False,
     recipe: str | None = None,
@@ -117,7 +118,8 @@ def export_checkpoint(
         output: File to write: ``.onnx`` or ``.pt2``.
         settings: Form of the file; ONNX for inputs of any size by default.
         detections: Detections per image; the recipe's by default.
-        verified_images: Images to compare file and model on; 0 for no verification.
+        verified_images: Images to compare file and model on; 0 for no verification. By default
+            8, and more, up to 32, until the model has found 50 objects on them.
         data: Images to verify on: a root in COCO's layout, or "IMAGES,ANNOTATIONS.json"; the
             recipe's validation split by default, generated shapes where there is none.
         force: Replace existing files.
@@ -151,7 +153,7 @@ def export_loaded(
     settings: ExportSettings,
     *,
     detections: int | None = None,
-    verified_images: int = DEFAULT_VERIFIED,
+    verified_images: int | None = None,
     data: str | None = None,
     force: bool = False,
 ) -> ExportReport:
@@ -159,7 +161,7 @@ def export_loaded(
     _check_request(output, settings, detections, verified_images=verified_images, force=force)
     _check_static_size(loaded, settings)
     limit = detections or loaded.detection_settings.limit
-    images = load_verification_data(loaded, settings, data) if verified_images else None
+    images = None if verified_images == 0 else load_verification_data(loaded, settings, data)
     LiteralConsole(stderr=True).say(f"tracing the model for {output.name}")
     with _writing(output), replacing_file(output) as aside:
         _write(loaded, aside, settings, limit)
@@ -177,7 +179,7 @@ def export_loaded(
             images=images.source if images else None,
             notices=(
                 *_suppression_notices(loaded.detection_settings.nms_threshold),
-                *_notices(images, verification, verified_images),
+                *_notices(images, verification, verified_images or MOST_VERIFIED),
             ),
         )
         if verification is not None and not verification.passed:
@@ -196,7 +198,7 @@ def _check_request(
     settings: ExportSettings,
     detections: int | None,
     *,
-    verified_images: int,
+    verified_images: int | None,
     force: bool,
 ) -> None:
     if settings.raw and detections is not None:
@@ -207,7 +209,7 @@ def _check_request(
         raise UsageError("`batch`", "needs `static_hw`; other files take any batch size")
     if settings.batch < 1:
         raise UsageError("`batch`", f"must be at least 1, got {settings.batch}")
-    if verified_images < 0:
+    if verified_images is not None and verified_images < 0:
         raise UsageError("`verified_images`", f"must be at least 0, got {verified_images}")
     missing = missing_packages(settings.format)
     if missing:
@@ -307,16 +309,18 @@ def _verify(
     settings: ExportSettings,
     images: VerificationData,
     *,
-    num_images: int,
+    num_images: int | None,
     limit: int,
 ) -> VerificationReport:
+    rounds = (FEWEST_VERIFIED, MOST_VERIFIED) if num_images is None else (num_images,)
     return verify(
         loaded.model,
         file_format(settings.format).load(path, settings),
-        verification_batches(loaded, settings, images.data, num_images),
+        verification_batches(loaded, settings, images.data, rounds),
         partial(score, loaded, images),
         limit=limit,
         precision=settings.precision,
+        enough_images=rounds[0],
     )
 
 

@@ -12,6 +12,7 @@ import matplotlib as mpl
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from msdetr.drawing.palette import COLORS
 from msdetr.files import replacing_file
@@ -101,6 +102,9 @@ def save_figure(figure: Figure, path: Path) -> None:
         path: Ends in ``.png`` or ``.svg``.
     """
     kind = path.suffix
+    for text in figure.findobj(Text):
+        # Names of runs and classes are shown, never read as TeX.
+        text.set_parse_math(False)
     with replacing_file(path) as aside, _style():
         figure.savefig(
             aside, format=kind[1:], dpi=_DPI, metadata=_METADATA[kind], facecolor="white"

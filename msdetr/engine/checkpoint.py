@@ -26,6 +26,7 @@ from msdetr.files import (
     SUMS_FILE,
     digest_file,
     older_of,
+    parse_json,
     refuse_unlisted,
     replace_with_sums,
     require_version,
@@ -78,10 +79,9 @@ def save_checkpoint(
         replace_with_sums(directory, files)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise MsdetrError(
-            f"{directory}: cannot save the checkpoint: {reason}; "
-            "a checkpoint saved there before is unchanged"
-        ) from error
+        before = find_checkpoint(directory) is not None
+        rest = "; the checkpoint saved there before is unchanged" if before else ""
+        raise MsdetrError(f"{directory}: cannot save the checkpoint: {reason}{rest}") from error
 
 
 def resolve_checkpoint(path: Path) -> Path:
@@ -124,7 +124,7 @@ def read_info(checkpoint: Path) -> dict[str, Any]:
     _verify(checkpoint)
     content = _read(checkpoint, INFO_FILE)
     try:
-        document = json.loads(content)
+        document = parse_json(content)
     except ValueError as error:
         raise CheckpointError(str(checkpoint / INFO_FILE), f"is not JSON: {error}") from error
     return require_version(document, checkpoint / INFO_FILE, FORMAT_VERSION, CheckpointError)
@@ -166,9 +166,11 @@ def read_training_state(checkpoint: Path) -> dict[str, Any]:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     # A crafted pickle can fail in many ways inside the restricted loader; none executes it.
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # torch's own words advise to load it unsafely.
         raise CheckpointError(
-            str(checkpoint / STATE_FILE), f"refused, is damaged or unsafe: {reason}"
+            str(checkpoint / STATE_FILE),
+            "refused: damaged, or a pickle that holds more than tensors and plain values; nothing "
+            "in it was run",
         ) from error
     if not isinstance(state, dict):
         raise CheckpointError(str(checkpoint / STATE_FILE), "does not hold a training state")

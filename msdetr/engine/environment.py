@@ -97,6 +97,13 @@ class MemoryGauge:
             self.peak_mib = peak_memory_mib(self._device)
 
 
+def resident_memory_mib() -> float:
+    """Return the memory in MiB that this process takes now, or has taken where nothing tells."""
+    if not _STATUS.exists():
+        return peak_memory_mib(torch.device("cpu"))
+    return _read_kib(_STATUS, "VmRSS") / 2**10
+
+
 def available_memory_mib(device: torch.device) -> float:
     """Return the memory in MiB that this process could use, what it has already taken included."""
     if device.type == "cuda":

@@ -75,9 +75,14 @@ def writing_run(directory: RunDirectory) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = error.filename or directory.path
+        place, reason = error.filename or directory.path, error.strerror or error
+        if not directory.path.exists():
+            raise MsdetrError(
+                f"{place}: {reason}; the run's directory was moved or deleted, and its checkpoints "
+                "with it"
+            ) from error
         raise MsdetrError(
-            f"{place}: {error.strerror or error}; what was saved before is unchanged in "
+            f"{place}: {reason}; what was saved before is unchanged in "
             f"{directory.checkpoints}; continue with `resume=True`"
         ) from error
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from msdetr.engine.run_state import RunState
-from msdetr.files import replace_text
+from msdetr.files import parse_json, replace_text
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
@@ -26,7 +26,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            rows.append(json.loads(line))
+            rows.append(parse_json(line))
         except ValueError:
             break
     return rows

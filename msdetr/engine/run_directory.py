@@ -13,7 +13,7 @@ from typing import Any
 from msdetr.engine.checkpoint import INFO_FILE, find_checkpoint
 from msdetr.engine.metrics_file import read_rows
 from msdetr.errors import RunDirectoryError
-from msdetr.files import older_of, replace_text
+from msdetr.files import older_of, parse_json, replace_text
 
 RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
@@ -191,7 +191,7 @@ class RunDirectory:
         if last is None:
             return 0
         try:
-            info = json.loads((last / INFO_FILE).read_text(encoding="utf-8"))
+            info = parse_json((last / INFO_FILE).read_text(encoding="utf-8"))
             return int(info["run_state"]["step"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from msdetr.errors import DataError, Problem
-from msdetr.files import replace_text
+from msdetr.files import parse_json, replace_text
 from msdetr.structures import Detections
 
 _PROBLEMS_SHOWN = 10
@@ -78,7 +78,7 @@ def read_results(path: Path, ground_truth: Mapping[str, Any]) -> list[dict[str, 
 
 def _read_json_list(path: Path) -> list[Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(str(path), f"cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -43,7 +43,9 @@ class Tolerance:
     """How far a file may be from the model.
 
     Attributes:
-        value: Largest difference of logits and boxes of the same queries; None for any.
+        value: Largest difference of logits and boxes of the same queries, that of logits relative
+            to the largest logit, but to no less than 1; None for any. Rounding grows with the
+            logits, while a score moves by a quarter of its logit at most.
         shared_cells: Minimum share of the queries that both choose; None for any.
         matched_given_cells: Minimum share of matched detections if both decode the same queries.
         matched: Likewise where each chooses its own.
@@ -72,6 +74,7 @@ class VerificationReport:
         num_images: Images compared.
         shared_cells: Share of queries that both chose; 1 for learned queries.
         logit_difference: Largest, over queries that stem from the same cell.
+        logit_size: Largest absolute value of the model's logits, of the same queries.
         box_difference: Likewise, in 0..1 of the image.
         given_cells: Agreement with the model on the queries that the file chose.
         free: Agreement with the model on queries of its own choice.
@@ -84,6 +87,7 @@ class VerificationReport:
     num_images: int = 0
     shared_cells: float = 1.0
     logit_difference: float = 0.0
+    logit_size: float = 0.0
     box_difference: float = 0.0
     given_cells: MatchCounts = field(default_factory=MatchCounts)
     free: MatchCounts = field(default_factory=MatchCounts)
@@ -111,6 +115,7 @@ class VerificationReport:
             "input_sizes": self.sizes,
             "shared_cells": self.shared_cells,
             "largest_logit_difference": self.logit_difference,
+            "largest_logit": self.logit_size,
             "largest_box_difference": self.box_difference,
             "detections": {
                 "threshold": THRESHOLD,
@@ -134,6 +139,7 @@ def verify(
     *,
     limit: int,
     precision: ExportPrecision,
+    enough_images: int | None = None,
 ) -> VerificationReport:
     """Compare a file with the model on real images.
 
@@ -148,6 +154,7 @@ def verify(
         evaluate: Scores detections.
         limit: Detections per image.
         precision: Of the file; sets the tolerance.
+        enough_images: Stop after so many images once there are ``MIN_DETECTIONS``; None for all.
     """
     report = VerificationReport()
     own: list[tuple[Sequence[int], Detections]] = []
@@ -168,6 +175,8 @@ def verify(
         exported.append((batch.image_ids, found))
         report.sizes.append(tuple(batch.images.pixels.shape[-2:]))
         report.num_images += len(batch.image_ids)
+        if enough_images is not None and report.num_images >= enough_images and not report.is_weak:
+            break
     report.shared_cells = num_shared / max(num_queries, 1)
     report.ap, report.exported_ap = evaluate(own), evaluate(exported)
     report.problems = _find_problems(report, TOLERANCES[precision])
@@ -209,6 +218,7 @@ def _compare_values(
     boxes = (given.boxes_cxcywh - inner.boxes_cxcywh)[rows].abs().max()
     report.logit_difference = max(report.logit_difference, float(logits.nan_to_num(torch.inf)))
     report.box_difference = max(report.box_difference, float(boxes.nan_to_num(torch.inf)))
+    report.logit_size = max(report.logit_size, float(given.logits[rows].abs().max()))
 
 
 def _select(output: ExportedOutput, batch: VerificationBatch, limit: int) -> Detections:
@@ -234,9 +244,14 @@ def _first(found: Detections, count: int) -> Detections:
 
 def _find_problems(report: VerificationReport, tolerance: Tolerance) -> list[str]:
     problems = []
-    for name, difference in (("logits", report.logit_difference), ("boxes", report.box_difference)):
-        if tolerance.value is not None and difference > tolerance.value:
-            problems.append(f"{name} differ by {difference:.1e}, tolerance {tolerance.value:.0e}")
+    sizes = {
+        "logits": (report.logit_difference, max(1.0, report.logit_size)),
+        "boxes": (report.box_difference, 1.0),
+    }
+    for name, (difference, size) in sizes.items():
+        if tolerance.value is not None and difference > tolerance.value * size:
+            allowed = f"{tolerance.value:.0e}" + (f" of {size:.1f}" if size > 1 else "")
+            problems.append(f"{name} differ by {difference:.1e}, tolerance {allowed}")
     if tolerance.shared_cells is not None and report.shared_cells < tolerance.shared_cells:
         problems.append(
             f"{report.shared_cells:.2%} of the queries stem from the same cells, expected at "

@@ -12,7 +12,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from msdetr.errors import TraceError
-from msdetr.files import digest_file, refuse_unlisted, replace_with_sums, require_version
+from msdetr.files import (
+    digest_file,
+    parse_json,
+    refuse_unlisted,
+    replace_with_sums,
+    require_version,
+)
 
 DOCUMENT = "trace.json"
 TENSORS = "trace.safetensors"
@@ -59,7 +65,7 @@ def read_files(path: Path, format_version: int) -> tuple[dict[str, Any], dict[st
     try:
         for name in (DOCUMENT, TENSORS):
             refuse_unlisted(directory / name, digest_file(directory / name), TraceError)
-        parsed = json.loads((directory / DOCUMENT).read_bytes())
+        parsed = parse_json((directory / DOCUMENT).read_bytes())
         document = require_version(parsed, directory / DOCUMENT, format_version, TraceError)
         return document, load_file(directory / TENSORS)
     except (OSError, ValueError, SafetensorError) as error:

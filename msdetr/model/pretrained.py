@@ -39,7 +39,7 @@ def load_backbone_weights(backbone_name: str, weights: str) -> dict[str, Tensor]
     if weights.startswith(PACKAGE):
         return _read_packaged(weights.removeprefix(PACKAGE))
     if weights != "imagenet":
-        return read_state_dict(Path(weights).expanduser())
+        return read_state_dict(_expanded(weights))
     if backbone_name.startswith(TIMM):
         return download_timm_weights(backbone_name.removeprefix(TIMM))
     return _download(backbone_name)
@@ -95,6 +95,13 @@ def _download(backbone_name: str) -> dict[str, Tensor]:
             f"or set {WEIGHTS_FIELD} to the path of a file or to none",
         ) from error
     return read_state_dict(file)
+
+
+def _expanded(weights: str) -> Path:
+    try:
+        return Path(weights).expanduser()
+    except RuntimeError:  # no user of that name, or no home: it may be a name nevertheless
+        return Path(weights)
 
 
 def _prepared(file: Path) -> Path:

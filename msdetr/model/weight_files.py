@@ -32,7 +32,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+    except pickle.UnpicklingError as error:
+        # torch's own words advise to load it unsafely.
+        reason = "damaged, or a pickle that holds more than tensors; nothing in it was run"
+        raise CheckpointError(str(path), f"cannot be read as a state dict: {reason}") from error
+    except (OSError, RuntimeError, EOFError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(str(path), f"cannot be read as a state dict: {reason}") from error
     if not _is_state_dict(state):

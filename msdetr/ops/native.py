@@ -29,7 +29,14 @@ from typing import Literal
 import torch
 
 from msdetr.errors import MsdetrError
-from msdetr.files import SUMS_FILE, digest_file, line_of_sums, replace_text, replacing_file
+from msdetr.files import (
+    SUMS_FILE,
+    cache_folder,
+    digest_file,
+    line_of_sums,
+    replace_text,
+    replacing_file,
+)
 
 DeviceType = Literal["cpu", "cuda"]
 
@@ -76,12 +83,15 @@ class BuildPlan:
 
 
 def cache_directory() -> Path:
-    """Return the folder of built libraries: ``MSDETR_CACHE``, else the user's cache folder."""
-    named = os.environ.get("MSDETR_CACHE")
-    if named:
-        return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "msdetr"
+    """Return the folder of built libraries.
+
+    Raises:
+        NativeBuildError: Nothing tells where.
+    """
+    try:
+        return cache_folder()
+    except MsdetrError as error:
+        raise NativeBuildError(str(error)) from error
 
 
 def plan_build(

@@ -13,6 +13,9 @@ from msdetr.recipe.model import BACKBONE_ERROR
 from msdetr.recipe.schema import CONFLICTS, Recipe
 from msdetr.recipe.yaml_source import Entry, KeyPath, Place, Plain, RecipeProblem, dotted
 
+MAX_PROBLEMS = 100
+"""More than these are counted, not listed; conflicts are then not searched for."""
+
 
 def validate(tree: Entry, known: Collection[str] = ()) -> tuple[Recipe | None, list[RecipeProblem]]:
     """Build the recipe, or list everything that is wrong with the tree.
@@ -31,6 +34,10 @@ def validate(tree: Entry, known: Collection[str] = ()) -> tuple[Recipe | None, l
     if errors[0]["type"] == CONFLICTS:
         return None, _conflict_problems(errors[0], tree, known)
     view = SchemaView(Recipe.model_json_schema())
+    if len(errors) > MAX_PROBLEMS:
+        problems = [problem_of(detail, view, tree) for detail in errors[:MAX_PROBLEMS]]
+        rest = f"and {len(errors) - MAX_PROBLEMS} more problems"
+        return None, [*problems, RecipeProblem(None, "", rest)]
     problems = [problem_of(detail, view, tree) for detail in errors]
     paths = [_path(view, detail) for detail in errors]
     faulty = {dotted(path) for path in paths} | set(known)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from msdetr.errors import DataError, Problem
+from msdetr.files import parse_json
 
 METRICS_FILE = "metrics.jsonl"
 PUBLISHED_FILE = "log.txt"
@@ -158,7 +158,7 @@ def _read_lines(file: Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from msdetr.files import older_of
+from msdetr.files import older_of, parse_json
 
 LAST_CHECKPOINT = Path("checkpoints", "last")
 CHECKPOINT_FILE = "checkpoint.json"
@@ -24,7 +23,7 @@ def read_last_checkpoint(run: Path) -> dict[str, Any] | None:
     last = run / LAST_CHECKPOINT
     for place in (last, older_of(last)):
         try:
-            info: Any = json.loads((place / CHECKPOINT_FILE).read_text(encoding="utf-8"))
+            info: Any = parse_json((place / CHECKPOINT_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         return info if isinstance(info, dict) else None

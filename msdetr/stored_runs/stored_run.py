@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from msdetr.errors import RecipeError
+from msdetr.files import parse_json
 from msdetr.recipe import Recipe, load_recipe
 from msdetr.stored_runs.checkpoint_info import (
     CHECKPOINT_FILE,
@@ -145,7 +145,7 @@ def _read_object(file: Path) -> tuple[dict[str, Any], list[str]]:
 
 def _parse(text: str) -> dict[str, Any] | None:
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from msdetr.files import parse_json
 from msdetr.process_lock import is_held
 from msdetr.stored_runs.checkpoint_info import is_over, read_last_checkpoint
 
@@ -123,7 +123,7 @@ class Cell:
         rows = []
         for line in text.splitlines():
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError:
                 break
             if row.get("kind") == "epoch":

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from msdetr.errors import Problem, StudyError
-from msdetr.files import require_version
+from msdetr.files import parse_json, require_version
 from msdetr.recipe import Recipe, recipe_from_dict, recipe_to_dict
 from msdetr.recipe.differences import find_differences
 from msdetr.study.design import NEVER_COMPARED, StudyDesign
@@ -112,7 +112,7 @@ def read_lock(file: Path) -> StudyLock:
         StudyError: It is damaged, edited, or of a later version.
     """
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StudyError(str(file), f"cannot be read: {error}") from error
     require_version(document, file, FORMAT_VERSION, StudyError)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from msdetr.errors import StudyError
-from msdetr.files import require_version
+from msdetr.files import parse_json, require_version
 from msdetr.inspection.positives import TargetPositives, read_positives
 
 FORMAT_VERSION = 1
@@ -47,7 +46,7 @@ def read_analysis(folder: Path) -> StoredAnalysis:
     """
     file = folder / ANALYSIS_FILE
     try:
-        document: Any = json.loads(file.read_text(encoding="utf-8"))
+        document: Any = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StudyError(str(file), f"cannot be read: {error}") from error
     content = require_version(document, file, FORMAT_VERSION, StudyError)

@@ -265,6 +265,16 @@ class TestOptions:
         assert "MiB free" in memory
         assert "2 steps per epoch, 2 epochs" in duration
 
+    def test_dry_run_says_the_same_every_time(
+        self, train: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Apart from what the process holds before."""
+        monkeypatch.setattr("msdetr.api.dry_run.resident_memory_mib", lambda: 100.0)
+        said = [train(tmp_path / "run", "--dry-run").out for _ in range(2)]
+        (first, second) = [next(s for s in out.splitlines() if "memory" in s) for out in said]
+        assert first.split(" of ")[0] == second.split(" of ")[0]
+        assert int(first.split()[2]) > 100
+
     def test_dry_run_warns_before_memory_runs_out(
         self, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
     ) -> None:

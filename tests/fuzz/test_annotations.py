@@ -6,6 +6,7 @@ import copy
 import functools
 import json
 import operator
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -18,7 +19,8 @@ from hypothesis import strategies as st
 
 from msdetr.api import evaluate
 
-NUM_STRUCTURES, NUM_TEXTS = 700, 300
+NUM_STRUCTURES = int(os.environ.get("MSDETR_FUZZ_COUNT", "700"))
+NUM_TEXTS = int(os.environ.get("MSDETR_FUZZ_COUNT", "300"))
 COCO = {
     "info": {"year": 2026},
     "images": [
@@ -188,7 +190,7 @@ def reader(
 def fuzzing(examples: int) -> settings:
     return settings(
         max_examples=examples,
-        derandomize=True,
+        derandomize="MSDETR_FUZZ_SEED" not in os.environ,
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),

@@ -19,7 +19,9 @@ from msdetr.engine.checkpoint import read_info, read_training_state, read_weight
 from msdetr.errors import CheckpointError
 from msdetr.files import SUMS_FILE, list_sums
 
-NUM_MUTATIONS = 200
+NUM_MUTATIONS = int(os.environ.get("MSDETR_FUZZ_COUNT", "200"))
+NUM_SIGNED = int(os.environ.get("MSDETR_FUZZ_COUNT", "40"))
+SEED = int(os.environ.get("MSDETR_FUZZ_SEED", "0"))
 FILES = (
     *("checkpoint.json", "model.safetensors", "ema.safetensors", "training_state.pt"),
     SUMS_FILE,
@@ -176,7 +178,7 @@ def test_mutated_checkpoints_are_refused(
     copies: Iterator[Path], tmp_path: Path, images: Path, ask: Callable[..., Any]
 ) -> None:
     marker = tmp_path / "code-ran"
-    mutator = Mutator(0, marker)
+    mutator = Mutator(SEED, marker)
     refused = 0
     for number in range(NUM_MUTATIONS):
         copy = next(copies)
@@ -217,9 +219,9 @@ def test_signed_code_is_refused(
 
 @pytest.mark.parametrize("file", FILES[:4])
 def test_signed_damage_raises_nothing_else(file: str, copies: Iterator[Path]) -> None:
-    generator = random.Random(1)
+    generator = random.Random(1 + SEED)
     messages = []
-    for _ in range(40):
+    for _ in range(NUM_SIGNED):
         copy = next(copies)
         content = bytearray((copy / file).read_bytes())
         # Headers come first; behind them one number is as good as another.

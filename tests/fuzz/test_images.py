@@ -16,7 +16,7 @@ from PIL import ExifTags, Image
 from msdetr.data.images import decode_content
 from msdetr.errors import UnreadableImageError
 
-NUM_FILES = int(os.environ.get("MSDETR_FUZZ_IMAGES", "1000"))
+NUM_FILES = int(os.environ.get("MSDETR_FUZZ_COUNT", "1000"))
 SEED = int(os.environ.get("MSDETR_FUZZ_SEED", "0"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,10 +16,10 @@ from hypothesis import strategies as st
 
 from msdetr.recipe import load_recipe, packaged_recipes, recipe_to_dict, recipe_to_yaml
 
-NUM_EACH = 500
+NUM_EACH = int(os.environ.get("MSDETR_FUZZ_COUNT", "500"))
 FUZZING = settings(
     max_examples=NUM_EACH,
-    derandomize=True,
+    derandomize="MSDETR_FUZZ_SEED" not in os.environ,
     database=None,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -13,14 +13,16 @@ from typing import Any
 
 import pytest
 
-from msdetr.errors import CheckpointError, TraceError
+from msdetr.errors import CheckpointError, MsdetrError, TraceError
 from msdetr.files import (
     SUMS_FILE,
     UNFINISHED,
+    cache_folder,
     digest_file,
     filling_directory,
     list_sums,
     older_of,
+    parse_json,
     providing_directory,
     refuse_unlisted,
     replace_text,
@@ -400,3 +402,27 @@ def test_a_newer_version_names_the_folder_and_the_way_out(tmp_path: Path) -> Non
     assert str(caught.value) == (
         f"{tmp_path}: has format version 4, but this release reads up to 3; update the package"
     )
+
+
+@pytest.mark.parametrize("document", ["[" * 100_000, '{"a":' * 100_000, b'{"a": [' * 50_000])
+def test_what_is_nested_too_deeply_is_no_json(document: str | bytes) -> None:
+    with pytest.raises(ValueError, match=r"nested too deeply|Expecting|column"):
+        parse_json(document)
+    assert parse_json(b'{"a": [1]}') == {"a": [1]}
+
+
+def test_the_cache_of_a_user_without_a_home(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", refuse_home)
+    for name in ("MSDETR_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(MsdetrError, match="no home directory; set MSDETR_CACHE"):
+        cache_folder()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    assert cache_folder() == tmp_path / "user" / "msdetr"
+    monkeypatch.setenv("MSDETR_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own"

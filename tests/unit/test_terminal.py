@@ -81,3 +81,19 @@ def test_nothing_prints_in_another_way(path: Path) -> None:
     forbidden = {"Console", "print", "rich.print", "typer.echo", "typer.secho", "click.echo"}
     forbidden |= {"rprint", "Text.from_markup", "sys.stdout.write"}
     assert not forbidden & set(calls)
+
+
+@pytest.mark.parametrize("columns", ["1", "20", "40"])
+def test_numbers_of_tables_are_whole_on_narrow_terminals(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    table = Table()
+    for title in ("file", "class", "score", "x0", "y0", "x1", "y1"):
+        table.add_column(title)
+    table.add_row("photos/of/cats.jpg", "cat", "0.85", *["1234"] * 4)
+    LiteralConsole().print(table)
+    shown = capsys.readouterr().out
+    assert "0.85" in shown
+    assert shown.count("1234") == 4
+    assert "…" not in shown

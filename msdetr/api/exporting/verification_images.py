@@ -88,15 +88,25 @@ def load_verification_data(
 
 
 def verification_batches(
-    loaded: LoadedCheckpoint, settings: ExportSettings, data: EvaluationData, num_images: int
+    loaded: LoadedCheckpoint,
+    settings: ExportSettings,
+    data: EvaluationData,
+    num_images: Sequence[int],
 ) -> Iterator[VerificationBatch]:
     """Make batches of images of different sizes, with a line of progress now and then.
 
     Files for any size are given one image, padded as in evaluation, and two images, padded as
     little as possible, in turn, so that sizes vary; others are given their batch size.
+
+    Args:
+        loaded: The model, with its way to make batches.
+        settings: Form of the file.
+        data: Images.
+        num_images: Numbers of images, ascending: whoever stops after one of them has seen images
+            of all sizes.
     """
     dataset = data.dataset
-    groups = _group(_spread(dataset, num_images), settings)
+    groups = _group(_spread_in_rounds(dataset, num_images), settings)
     collator = loaded.collator
     tight = replace(collator, pad_multiple=1)
     for group in show_progress(groups, len(groups), "verifying"):
@@ -151,6 +161,14 @@ def _spread(dataset: DetectionDataset, num_images: int) -> list[int]:
     chosen = np.linspace(0, len(order) - 1, min(num_images, len(order))).round().astype(int)
     positions: list[int] = order[chosen].tolist()
     return positions
+
+
+def _spread_in_rounds(dataset: DetectionDataset, num_images: Sequence[int]) -> list[int]:
+    """Return positions for growing numbers of images; each beginning is spread over all sizes."""
+    positions: dict[int, None] = {}
+    for number in num_images:
+        positions |= dict.fromkeys(_spread(dataset, number))
+    return list(positions)[: num_images[-1]]
 
 
 def _group(positions: Sequence[int], settings: ExportSettings) -> list[Sequence[int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from msdetr.errors import StudyError
 from msdetr.evaluation.matching import Result
 from msdetr.evaluation.metrics import SUMMARY_KEYS
 from msdetr.evaluation.results import read_results
-from msdetr.files import digest_file
+from msdetr.files import digest_file, parse_json
 from msdetr.study.cell import Cell
 from msdetr.study.cell_findings import COSTS, CellFindings, StoredCell, examine_cell
 from msdetr.study.design import StudyDesign
@@ -187,7 +186,7 @@ def _numbers(
 def _read_machine(file: Path) -> str | None:
     """Name the kind of machine: what decides the last bits of a training run."""
     try:
-        environment: Any = json.loads(file.read_text(encoding="utf-8"))
+        environment: Any = parse_json(file.read_text(encoding="utf-8"))
         parts = [*environment["gpus"]] or [
             environment.get("cpu") or "processor not known",
             environment.get("cpu_capability") or "",
@@ -200,7 +199,7 @@ def _read_machine(file: Path) -> str | None:
 
 def _read_object(file: Path) -> dict[str, Any]:
     try:
-        content: Any = json.loads(file.read_text(encoding="utf-8"))
+        content: Any = parse_json(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise StudyError(str(file), f"cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -19,7 +19,7 @@ from msdetr.engine.metrics_file import read_rows
 from msdetr.engine.reporting import logger, logging_to
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.errors import MsdetrError
-from msdetr.files import replace_text
+from msdetr.files import parse_json, replace_text
 from msdetr.losses import Criterion
 from msdetr.recipe import Recipe, recipe_to_dict, recipe_to_yaml
 from msdetr.run_report.page import RunReport, SamplePictures, render_run_report
@@ -232,4 +232,4 @@ def _by_image(entries: Sequence[Mapping[str, Any]]) -> Mapping[int, list[Mapping
 
 
 def _read_json(path: Path) -> Any:  # noqa: ANN401 - JSON values
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return parse_json(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -27,7 +27,7 @@ from msdetr.data.coco_index import SPLIT_FOLDERS
 from msdetr.data.shapes.outlines import SHAPE_CLASSES
 from msdetr.data.shapes.scene import GENERATOR_VERSION, Scene, generate_scene
 from msdetr.errors import DataError
-from msdetr.files import providing_directory
+from msdetr.files import cache_folder, parse_json, providing_directory
 
 MARKER_NAME = "shapes.json"
 _ID_OF_VAL = 1_000_000
@@ -38,10 +38,7 @@ Progress = Callable[[int, int], None]
 
 def default_folder(num_train: int, num_val: int) -> Path:
     """Return where the data set is kept: in ``$MSDETR_CACHE``, else ``~/.cache/msdetr``."""
-    named = os.environ.get("MSDETR_CACHE")
-    user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    cache = Path(named) if named else Path(user_cache) / "msdetr"
-    return cache / f"shapes-v{GENERATOR_VERSION}-{num_train}-{num_val}"
+    return cache_folder() / f"shapes-v{GENERATOR_VERSION}-{num_train}-{num_val}"
 
 
 def ensure(folder: Path, num_train: int, num_val: int, progress: Progress | None = None) -> Path:
@@ -87,7 +84,7 @@ def _holds(folder: Path, wanted: Mapping[str, int]) -> bool:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
-        marker = json.loads((folder / MARKER_NAME).read_text())
+        marker = parse_json((folder / MARKER_NAME).read_text())
         found = {key: marker[key] for key in wanted}
     except (OSError, ValueError, KeyError, TypeError):
         raise DataError(

@@ -30,6 +30,7 @@ from msdetr.engine.checkpoint import (
 )
 from msdetr.engine.weights import load_weights, unique_state
 from msdetr.errors import CheckpointError, MsdetrError
+from msdetr.files import list_sums
 
 
 def save(directory: Path, value: float = 1.0, **more: Any) -> None:
@@ -337,3 +338,22 @@ def test_check_sums_are_those_of_the_usual_tool(tmp_path: Path) -> None:
         digest, name = line.split("  ")
         assert sha256((tmp_path / "last" / name).read_bytes()).hexdigest() == digest
     json.loads((tmp_path / "last" / "checkpoint.json").read_text())
+
+
+def test_a_refused_pickle_is_refused_in_our_own_words(tmp_path: Path) -> None:
+    """Those of torch advise to load it unsafely."""
+    state = tmp_path / "training_state.pt"
+    state.write_bytes(pickle.dumps({"a": Path}))
+    (tmp_path / "SHA256SUMS").write_bytes(list_sums({state.name: state.read_bytes()}))
+    with pytest.raises(CheckpointError, match="nothing in it was run") as caught:
+        read_training_state(tmp_path)
+    assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize("nesting", ["[", '{"a":'])
+def test_a_document_nested_too_deeply_is_refused(tmp_path: Path, nesting: str) -> None:
+    files = {"checkpoint.json": nesting.encode() * 100_000, "model.safetensors": b""}
+    for name, content in {**files, "SHA256SUMS": list_sums(files)}.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"checkpoint\.json: is not JSON"):
+        read_info(tmp_path)

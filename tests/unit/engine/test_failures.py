@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import pytest
 from torch import distributed
 
-from msdetr.engine.failures import explain_failure
+from msdetr.engine.failures import explain_failure, writing_run
 from msdetr.engine.roll_call import LostProcessError, RollCall
-from msdetr.errors import DataError, DataWorkerError
+from msdetr.engine.run_directory import RunDirectory
+from msdetr.errors import DataError, DataWorkerError, MsdetrError
 
 GLOO = (
     "[/x/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [10.0.0.2]:5. "
@@ -69,3 +71,14 @@ def test_a_lost_connection_calls_the_roll(error: Exception, reason: str) -> None
 )
 def test_others_stay_as_they_are(error: Exception, processes: int) -> None:
     assert explain_failure(error, cast("RollCall", AskedRollCall(processes))) is error
+
+
+def test_a_run_whose_directory_is_gone_promises_nothing(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(MsdetrError) as caught, writing_run(run):
+        run.log_file.write_text("")
+    assert "was moved or deleted, and its checkpoints with it" in str(caught.value)
+    assert "unchanged" not in str(caught.value)
+    run.path.mkdir()
+    with pytest.raises(MsdetrError, match="unchanged"), writing_run(run):
+        (run.path / "none" / "file").write_text("")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from msdetr.export import ExportedOutput, VerificationBatch, VerificationReport, verify
+from msdetr.export.settings import ExportPrecision
 from msdetr.model import DetectionModel, TwoStageQueries
 from msdetr.model.queries import best_cells
 from msdetr.structures import Detections, ImageBatch
@@ -54,13 +55,28 @@ def count(found: Sequence[tuple[Sequence[int], Detections]]) -> float:
 def compare(build_tiny: Build, images: ImageBatch) -> Callable[..., VerificationReport]:
     """Verify a raw file, changed as told."""
 
-    def run(precision: str = "fp32", **changes: Callable[..., object]) -> VerificationReport:
+    def run(
+        precision: str = "fp32",
+        *,
+        bias: float = 0.0,  # scores around 0.5
+        num_batches: int = 1,
+        enough_images: int | None = None,
+        **changes: object,
+    ) -> VerificationReport:
         model = build_tiny()
         with torch.no_grad():
-            cast(nn.Linear, model.decoder.class_heads[-1]).bias.zero_()  # scores around 0.5
+            cast(nn.Linear, model.decoder.class_heads[-1]).bias.fill_(bias)
         file = replace(RawFile(model), **changes)  # type: ignore[arg-type]
         batch = VerificationBatch(images, (7, 8), torch.tensor([[96, 128], [70, 100]]))
-        return verify(model, file, [batch], count, limit=20, precision=precision)  # type: ignore[arg-type]
+        return verify(
+            model,
+            file,
+            [batch] * num_batches,
+            count,
+            limit=20,
+            precision=cast("ExportPrecision", precision),
+            enough_images=enough_images,
+        )
 
     return run
 
@@ -101,18 +117,71 @@ def test_other_values_are_a_problem(
     field: str, name: str, compare: Callable[..., VerificationReport]
 ) -> None:
     def change(output: ExportedOutput) -> ExportedOutput:
-        return replace(output, **{field: getattr(output, field) + 2e-4})
+        return replace(output, **{field: getattr(output, field) + 4e-4})
 
     report = compare(change=change)
-    assert f"{name} differ by 2.0e-04, tolerance 1e-04" in report.problems
+    assert [
+        p for p in report.problems if p.startswith(f"{name} differ by 4.0e-04, tolerance 1e-04")
+    ]
     assert not [p for p in compare("fp16", change=change).problems if "differ by" in p]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "decoder.class_heads.1.weight",
+        "decoder.layers.0.cross_attention.value_proj.weight",
+        "decoder.layers.1.ffn.linear2.weight",
+        "encoder.layers.0.ffn.linear2.weight",
+        "neck.projections.0.1.weight",
+        "query_source.content.weight",
+    ],
+)
+def test_a_weight_that_is_off_by_a_hundredth_is_a_problem(
+    name: str, build_tiny: Build, compare: Callable[..., VerificationReport]
+) -> None:
+    model = build_tiny()
+    with torch.no_grad():
+        cast(nn.Linear, model.decoder.class_heads[-1]).bias.zero_()
+        dict(model.named_parameters())[name].mul_(1.01)
+    problems = compare(model=model).problems
+    assert [each for each in problems if "differ by" in each]
+
+
+@pytest.mark.parametrize(("noise", "is_wrong"), [(2e-5, False), (5e-4, True)])
+def test_logits_are_judged_by_their_size(
+    noise: float, is_wrong: bool, compare: Callable[..., VerificationReport]
+) -> None:
+    """Rounding of a large number is large; what matters is what it does to the scores."""
+
+    def change(output: ExportedOutput) -> ExportedOutput:
+        return replace(output, logits=output.logits * (1 + noise))
+
+    def biased(value: float) -> VerificationReport:
+        return compare(change=change, bias=value)
+
+    report = biased(20.0)
+    assert report.logit_difference > 1e-4
+    assert report.logit_size == pytest.approx(20, rel=0.2)
+    assert bool(report.problems) is is_wrong
+    for problem in report.problems:
+        assert problem.startswith("logits differ by 1.0e-02, tolerance 1e-04 of 2")
+
+
+@pytest.mark.parametrize(("enough", "compared"), [(None, 8), (2, 4), (6, 6), (7, 8)])
+def test_it_goes_on_until_there_are_enough_detections(
+    enough: int | None, compared: int, compare: Callable[..., VerificationReport]
+) -> None:
+    report = compare(num_batches=4, enough_images=enough)
+    assert report.num_images == compared
+    assert 25 <= report.free.first / compared * 2 < 50  # one batch is not enough, two are
 
 
 def test_nan_is_a_problem(compare: Callable[..., VerificationReport]) -> None:
     def change(output: ExportedOutput) -> ExportedOutput:
         return replace(output, logits=torch.full_like(output.logits, torch.nan))
 
-    assert "logits differ by inf, tolerance 1e-04" in compare(change=change).problems
+    assert compare(change=change).problems[0].startswith("logits differ by inf, tolerance 1e-04")
 
 
 def test_lost_detections_are_a_problem(compare: Callable[..., VerificationReport]) -> None:

@@ -268,3 +268,12 @@ def test_unreadable_files(tmp_path: Path) -> None:
     assert problems(binary) == [("", "must be a text file in UTF-8")]
     assert "is a folder" in problems(tmp_path)[0][1]
     assert "no such file" in problems("a" * 5000)[0][1]
+
+
+def test_very_many_problems_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "many.yaml"
+    path.write_text("\n".join(f"k{number}: 1" for number in range(1000)))
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert len(caught.value.problems) == 101
+    assert "and 900 more problems" in caught.value.problems[-1].message
