@@ -14,6 +14,7 @@ from .options import (
     CheckpointOption,
     DeviceOption,
     JsonOption,
+    MaxPixelsOption,
     OverridesOption,
     PublishedRecipeOption,
     examples,
@@ -41,6 +42,7 @@ def predict(
     threshold: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Minimum score of a detection.")
     ] = 0.3,
+    max_pixels: MaxPixelsOption = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace an earlier prediction in DIR.")
     ] = False,
@@ -52,6 +54,7 @@ def predict(
     from msdetr.api.predict import predict as run_prediction
     from msdetr.terminal import LiteralConsole
 
+    limit = [] if max_pixels is None else [f"data.max_image_pixels={max_pixels}"]
     report = run_prediction(
         checkpoint,
         inputs,
@@ -59,7 +62,7 @@ def predict(
         output=output,
         threshold=threshold,
         device=device,
-        overrides=overrides or (),
+        overrides=[*(overrides or ()), *limit],
         force=force,
     )
     if as_json:
