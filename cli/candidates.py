@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from .options import DataOption, DeviceOption, JsonOption, NumImagesOption, examples
 from .parsing import parse_ids
-from .say import say
+from .say import say, say_json
 
 EXAMPLES = examples(
     "msdetr candidates --ckpt runs/shapes_tiny --output candidates",
@@ -51,10 +50,10 @@ def candidates(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the top 20 queries of every target, as in the paper's Figure 1.
+    """Measure the top 20 queries of every target.
 
-    Queries are ranked by the one-to-many score of A. With two models, A should be the one with
-    mixed supervision and B the one without.
+    Repeats the paper's Figure 1. Queries are ranked by the one-to-many score of A. With two
+    models, A should be the one with mixed supervision and B the one without.
     """
     from msdetr.api.candidates import compare_candidates
     from msdetr.api.traces.make_trace import ProbeSet
@@ -70,7 +69,7 @@ def candidates(
         device=device,
     )
     if as_json:
-        say(json.dumps(report.to_dict(), indent=2))
+        say_json(report.to_dict())
         return
     console = LiteralConsole()
     console.print(report.table())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .options import JsonOption, examples
-from .say import say
+from .say import say_json
 
 EXAMPLES = examples(
     "msdetr compare runs/mixed --with runs/one_to_one --output comparison",
@@ -49,12 +48,15 @@ def compare(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two checkpoints on the same images: metrics, duplicates, errors, targets."""
+    """Compare two checkpoints on the same images.
+
+    Compares metrics, duplicates, kinds of errors and the targets found.
+    """
     from msdetr.api.compare import compare as run_comparison
     from msdetr.terminal import LiteralConsole
 
     report = run_comparison(first, second, data=data, num_resamples=num_resamples, output=output)
     if as_json:
-        say(json.dumps(report.to_dict(), indent=2))
+        say_json(report.to_dict())
         return
     LiteralConsole().print(report)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,10 +10,13 @@ import typer
 from msdetr.errors import DataError
 from msdetr.recipe import load_recipe
 
+from .groups import CommandGroup
 from .options import JsonOption, OverridesOption, RecipeArgument, examples
-from .say import say
+from .say import say, say_json
 
-app = typer.Typer(no_args_is_help=True, help="Check data, or convert those of other layouts.")
+app = typer.Typer(
+    cls=CommandGroup, no_args_is_help=True, help="Check data, or convert those of other layouts."
+)
 
 
 @app.command(
@@ -27,14 +29,17 @@ app = typer.Typer(no_args_is_help=True, help="Check data, or convert those of ot
 def check(
     recipe: RecipeArgument, overrides: OverridesOption = None, as_json: JsonOption = False
 ) -> None:
-    """Check annotations and every image of a recipe's data; exit code 2 if there are errors."""
+    """Check annotations and every image of a recipe's data.
+
+    Exit code 2 if there are errors.
+    """
     loaded = load_recipe(recipe, overrides or ())
     from msdetr.api.data_check import check_data
     from msdetr.terminal import LiteralConsole
 
     report = check_data(loaded)
     if as_json:
-        say(json.dumps(report.to_dict(), indent=2))
+        say_json(report.to_dict())
     else:
         LiteralConsole().print(report)
     if report.num_errors:
@@ -61,7 +66,10 @@ def convert(
     ],
     output: Annotated[Path, typer.Option(metavar="DIR", help="Root of the new data set.")],
 ) -> None:
-    """Copy a data set into COCO's layout; exit code 2 and a line for each thing wrong with it."""
+    """Copy a data set into COCO's layout.
+
+    Exit code 2 and a line for each thing that is wrong with it.
+    """
     from msdetr.api.data_convert import convert_data
 
     converted = convert_data(layout, source, output)

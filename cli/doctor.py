@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from .options import JsonOption, examples
-from .say import say
+from .say import say, say_json
 
 EXAMPLES = examples(
     "msdetr doctor",
@@ -24,9 +23,10 @@ def doctor(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show versions, devices, backends and caches; test the operator against float64.
+    """Show versions and devices, and test the operator.
 
-    Prints a block to paste into a bug report. Exit code 1 if the test fails.
+    Also shows backends and caches; the test compares with float64. Prints a block to paste into
+    a bug report. Exit code 1 if the test fails.
     """
     from msdetr.api import doctor as workflow
 
@@ -34,7 +34,7 @@ def doctor(
         workflow.rebuild()
     diagnosis = workflow.diagnose()
     if as_json:
-        say(json.dumps(diagnosis.to_dict(), indent=2))
+        say_json(diagnosis.to_dict())
     else:
         say("\n".join(["```text", *diagnosis.lines(), "```"]))
     if not diagnosis.passed:

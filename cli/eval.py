@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +13,10 @@ from .options import (
     JsonOption,
     OverridesOption,
     PublishedRecipeOption,
+    ReplaceResultsOption,
     examples,
 )
-from .say import say
+from .say import say_json
 
 EXAMPLES = examples(
     "msdetr eval --ckpt runs/shapes_tiny --per-branch --output results",
@@ -62,11 +62,15 @@ def evaluate(
             metavar="FILE", help="Score this COCO results file, of any detector if without --ckpt."
         ),
     ] = None,
+    force: ReplaceResultsOption = False,
     device: DeviceOption = "auto",
     overrides: OverridesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Evaluate a checkpoint or a results file: the COCO numbers, AP by IoU and by class."""
+    """Evaluate a checkpoint or a results file.
+
+    Shows the twelve COCO numbers, AP by IoU and AP by class.
+    """
     from msdetr.api.evaluate import evaluate as run_evaluation
     from msdetr.api.evaluate import layer_table, suppressor_table
     from msdetr.terminal import LiteralConsole
@@ -83,11 +87,12 @@ def evaluate(
         errors=errors,
         from_predictions=from_predictions,
         overrides=overrides or (),
+        force=force,
     )
     if report is None:
         return
     if as_json:
-        say(json.dumps(report.to_dict(), indent=2))
+        say_json(report.to_dict())
         return
     console = LiteralConsole()
     console.print(report.metrics)

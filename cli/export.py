@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from .options import (
     examples,
 )
 from .parsing import parse_size
-from .say import say
+from .say import say, say_json
 
 EXAMPLES = examples(
     "msdetr export --ckpt runs/shapes_tiny --output model.onnx",
@@ -55,7 +54,10 @@ def export(
     overrides: OverridesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a checkpoint as ONNX or torch.export file, and compare the file with the model."""
+    """Write a checkpoint as an ONNX or torch.export file.
+
+    Compares what the file detects with what the model detects.
+    """
     from msdetr.api.export import ExportSettings, export_checkpoint
 
     if file_format == "official":
@@ -63,6 +65,7 @@ def export(
         given |= {"--batch": batch > 1, "--op": op != "gather", "--precision": precision != "fp32"}
         _refuse([option for option, value in given.items() if value])
         _export_official(checkpoint, output, recipe, overrides or (), force=force)
+        _say_size(output, as_json=as_json)
         return
     settings = ExportSettings(
         format=file_format,
@@ -85,7 +88,10 @@ def export(
     )
     for notice in report.notices:
         say(f"note: {in_flags(notice)}", err=True)
-    say(json.dumps(report.to_dict(), indent=2) if as_json else "\n".join(report.lines()))
+    if as_json:
+        say_json(report.to_dict())
+    else:
+        say("\n".join(report.lines()))
 
 
 def _export_official(
@@ -95,7 +101,14 @@ def _export_official(
 
     loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides, with_extra_groups=True)
     export_official(loaded, output, force=force)
-    say(f"{output}: {output.stat().st_size / 1e6:.1f} MB, read back and compared")
+
+
+def _say_size(output: Path, *, as_json: bool) -> None:
+    size = output.stat().st_size
+    if as_json:
+        say_json({"path": str(output), "bytes": size})
+    else:
+        say(f"{output}: {size / 1e6:.1f} MB, read back and compared")
 
 
 def _refuse(options: list[str]) -> None:

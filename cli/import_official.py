@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .completion import complete_recipe
 from .options import OverridesOption, examples
 from .say import say
 
@@ -21,7 +22,12 @@ def import_official(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="Published .pth file.")],
     *,
     recipe: Annotated[
-        str, typer.Option(metavar="RECIPE", help="Recipe that describes the model in it.")
+        str,
+        typer.Option(
+            metavar="RECIPE",
+            help="Recipe that describes the model in it.",
+            autocompletion=complete_recipe,
+        ),
     ],
     output: Annotated[Path, typer.Option(metavar="DIR", help="Checkpoint to write.")],
     classes: Annotated[
@@ -33,7 +39,7 @@ def import_official(
     overrides: OverridesOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint there.")] = False,
 ) -> None:
-    """Turn a published .pth file into a checkpoint; nothing in the file is executed."""
+    """Turn a published .pth file into a checkpoint. Nothing in the file is executed."""
     from msdetr.api.checkpoints.official import import_official as run_import
 
     loaded = run_import(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from .options import (
     DataOption,
     DeviceOption,
@@ -16,13 +14,14 @@ from .options import (
     OverridesOption,
     PicturesOption,
     PublishedRecipeOption,
+    ReplaceResultsOption,
     StoredTraceOption,
     TopOption,
     TracedCheckpointOption,
     examples,
 )
 from .parsing import parse_ids, parse_layers
-from .say import say
+from .say import say, say_json
 
 EXAMPLES = examples(
     "msdetr inspect-matching --ckpt runs/shapes_tiny --num-images 20 --output matching",
@@ -44,13 +43,15 @@ def inspect_matching(
     layers: LayersOption = "all",
     top: TopOption = 20,
     pictures: PicturesOption = 20,
+    force: ReplaceResultsOption = False,
     device: DeviceOption = "auto",
     overrides: OverridesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one-to-one and one-to-many assignments, and why queries were rejected.
+    """Show both assignments, and why queries were rejected.
 
-    One forward pass in evaluation mode makes a match trace; everything shown is computed from it.
+    One-to-one and one-to-many assignments are shown side by side. One forward pass in
+    evaluation mode makes a match trace; everything shown is computed from it.
     """
     from msdetr.api.inspect_matching import InspectionOptions, TraceSource
     from msdetr.api.inspect_matching import inspect_matching as run_inspection
@@ -68,9 +69,9 @@ def inspect_matching(
         overrides=tuple(overrides or ()),
     )
     options = InspectionOptions(parse_layers("--layers", layers), top=top, num_pictures=pictures)
-    report = run_inspection(source, output, options)
+    report = run_inspection(source, output, options, force=force)
     if as_json:
-        say(json.dumps(report.summary.to_dict(), indent=2))
+        say_json(report.summary.to_dict())
         return
     LiteralConsole().print(report.table())
     say("\n".join(str(file) for file in report.files))

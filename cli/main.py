@@ -7,9 +7,12 @@ Torch is imported inside commands only, so that help and messages come at once.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Annotated
 
@@ -28,6 +31,7 @@ from . import (
     predict,
     recipes,
     replay,
+    runs,
     stability,
     study,
     sweep_matching,
@@ -38,6 +42,7 @@ from . import export as exporting
 from . import import_official as importing
 from .bugs import explain_bug
 from .flags import in_flags
+from .groups import DATA, LOOK, SHARE, TRAIN, CommandGroup
 from .options import examples
 from .say import say
 
@@ -46,33 +51,40 @@ NAME = "msdetr"
 
 app = typer.Typer(
     name=NAME,
+    cls=CommandGroup,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=examples(
         "msdetr recipes list",
-        "msdetr recipes show shapes_tiny",
-        "msdetr recipes validate my_recipe.yaml",
+        "msdetr train shapes_tiny",
+        "msdetr eval --ckpt runs/shapes_tiny",
     ),
 )
-app.add_typer(recipes.app, name="recipes")
-app.add_typer(data.app, name="data")
-app.add_typer(study.app, name="study")
-app.command(epilog=train.EXAMPLES)(train.train)
-app.command("eval", epilog=evaluation.EXAMPLES)(evaluation.evaluate)
-app.command(epilog=compare.EXAMPLES)(compare.compare)
-app.command(epilog=predict.EXAMPLES)(predict.predict)
-app.command(epilog=exporting.EXAMPLES)(exporting.export)
-app.command("import-official", epilog=importing.EXAMPLES)(importing.import_official)
-app.command("inspect-matching", epilog=inspect_matching.EXAMPLES)(inspect_matching.inspect_matching)
-app.command(epilog=plot.EXAMPLES)(plot.plot)
-app.command(epilog=candidates.EXAMPLES)(candidates.candidates)
-app.command("sweep-matching", epilog=sweep_matching.EXAMPLES)(sweep_matching.sweep_matching)
-app.command(epilog=stability.EXAMPLES)(stability.stability)
-app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
-app.command(epilog=replay.EXAMPLES)(replay.replay)
+app.add_typer(recipes.app, name="recipes", rich_help_panel=TRAIN)
+app.command(epilog=train.EXAMPLES, rich_help_panel=TRAIN)(train.train)
+app.command(epilog=replay.EXAMPLES, rich_help_panel=TRAIN)(replay.replay)
+app.add_typer(study.app, name="study", rich_help_panel=TRAIN)
+app.add_typer(runs.app, name="runs", rich_help_panel=LOOK)
+app.command("eval", epilog=evaluation.EXAMPLES, rich_help_panel=LOOK)(evaluation.evaluate)
+app.command(epilog=compare.EXAMPLES, rich_help_panel=LOOK)(compare.compare)
+app.command(epilog=predict.EXAMPLES, rich_help_panel=LOOK)(predict.predict)
+app.command(epilog=plot.EXAMPLES, rich_help_panel=LOOK)(plot.plot)
+app.command("inspect-matching", epilog=inspect_matching.EXAMPLES, rich_help_panel=LOOK)(
+    inspect_matching.inspect_matching
+)
+app.command(epilog=candidates.EXAMPLES, rich_help_panel=LOOK)(candidates.candidates)
+app.command("sweep-matching", epilog=sweep_matching.EXAMPLES, rich_help_panel=LOOK)(
+    sweep_matching.sweep_matching
+)
+app.command(epilog=stability.EXAMPLES, rich_help_panel=LOOK)(stability.stability)
+app.command(epilog=exporting.EXAMPLES, rich_help_panel=SHARE)(exporting.export)
+app.command("import-official", epilog=importing.EXAMPLES, rich_help_panel=SHARE)(
+    importing.import_official
+)
+app.add_typer(data.app, name="data", rich_help_panel=DATA)
+app.command(epilog=doctor.EXAMPLES, rich_help_panel=DATA)(doctor.doctor)
 
 
 def _print_version(asked: bool) -> None:
@@ -108,6 +120,25 @@ def main(arguments: Sequence[str]) -> int:
     """
     debug = DEBUG in arguments
     make_streams_lenient()
+    with _raising_on_sigterm():
+        return _run(arguments, debug=debug)
+
+
+@contextmanager
+def _raising_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, so that nothing half-written remains."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _run(arguments: Sequence[str], *, debug: bool) -> int:
     try:
         _refuse_empty(arguments)
         app([argument for argument in arguments if argument != DEBUG], prog_name=NAME)

@@ -7,9 +7,15 @@ from typing import Annotated, Literal
 
 import typer
 
+from .completion import complete_override, complete_recipe
+
 RecipeArgument = Annotated[
     str,
-    typer.Argument(metavar="RECIPE", help="Path of a recipe, or the name of a packaged one."),
+    typer.Argument(
+        metavar="RECIPE",
+        help="Path of a recipe, or the name of a packaged one.",
+        autocompletion=complete_recipe,
+    ),
 ]
 
 OverridesOption = Annotated[
@@ -19,6 +25,7 @@ OverridesOption = Annotated[
         metavar="KEY=VALUE",
         help="Change a field, as in --set train.lr=1e-4; a YAML value, or a path as it stands; "
         "may be repeated.",
+        autocompletion=complete_override,
     ),
 ]
 
@@ -36,7 +43,10 @@ CheckpointOption = Annotated[
 PublishedRecipeOption = Annotated[
     str | None,
     typer.Option(
-        "--recipe", metavar="RECIPE", help="Recipe of a published .pth file, which has none inside."
+        "--recipe",
+        metavar="RECIPE",
+        help="Recipe of a published .pth file, which has none inside.",
+        autocompletion=complete_recipe,
     ),
 ]
 
@@ -58,6 +68,10 @@ ImageIdsOption = Annotated[
     typer.Option(
         "--image-ids", "--images", metavar="IDS", help="These images instead, as in 139,285."
     ),
+]
+
+ReplaceResultsOption = Annotated[
+    bool, typer.Option("--force", help="Replace earlier results in DIR.")
 ]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -159,7 +173,12 @@ VerificationDataOption = Annotated[
 ]
 ReplaceFilesOption = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
 ExportRecipeOption = Annotated[
-    str | None, typer.Option(metavar="RECIPE", help="Recipe of a published .pth file.")
+    str | None,
+    typer.Option(
+        metavar="RECIPE",
+        help="Recipe of a published .pth file.",
+        autocompletion=complete_recipe,
+    ),
 ]
 
 # inspect-matching
@@ -186,7 +205,11 @@ StoredTraceOption = Annotated[
 ]
 FromScratchOption = Annotated[
     str | None,
-    typer.Option(metavar="RECIPE", help="Trace an untrained model of this recipe: random weights."),
+    typer.Option(
+        metavar="RECIPE",
+        help="Trace an untrained model of this recipe: random weights.",
+        autocompletion=complete_recipe,
+    ),
 ]
 LayersOption = Annotated[
     str,

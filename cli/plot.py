@@ -38,9 +38,10 @@ def plot(
         ),
     ] = None,
 ) -> None:
-    """Draw one-to-one losses, AP and learning rate of training runs, as PNG and SVG.
+    """Draw losses, AP and learning rate of training runs.
 
-    Solid lines are runs with mixed supervision, dashed ones without.
+    Writes PNG and SVG; the losses are one-to-one. Solid lines are runs with mixed supervision,
+    dashed ones without.
     """
     from msdetr.api.plot import plot_runs
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +16,10 @@ from .options import (
     MaxPixelsOption,
     OverridesOption,
     PublishedRecipeOption,
+    ReplaceResultsOption,
     examples,
 )
-from .say import say
+from .say import say_json
 
 EXAMPLES = examples(
     "msdetr predict --ckpt runs/shapes_tiny photo.jpg",
@@ -43,14 +43,12 @@ def predict(
         float, typer.Option(min=0.0, max=1.0, help="Minimum score of a detection.")
     ] = 0.3,
     max_pixels: MaxPixelsOption = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace an earlier prediction in DIR.")
-    ] = False,
+    force: ReplaceResultsOption = False,
     device: DeviceOption = "auto",
     overrides: OverridesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Detect objects in images: a table, drawings and COCO results."""
+    """Detect objects in images. Gives a table, drawings and COCO results."""
     from msdetr.api.predict import predict as run_prediction
     from msdetr.terminal import LiteralConsole
 
@@ -66,7 +64,7 @@ def predict(
         force=force,
     )
     if as_json:
-        say(json.dumps(report.to_dict(), indent=2))
+        say_json(report.to_dict())
     else:
         LiteralConsole().print(report.table())
     if report.unreadable:

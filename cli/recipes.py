@@ -1,8 +1,7 @@
-"""``msdetr recipes``: list, show, copy and validate recipes."""
+"""``msdetr recipes``: list, show, compare, copy and validate recipes."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -12,13 +11,27 @@ from rich.table import Table
 
 from msdetr.errors import RecipeError, UsageError
 from msdetr.recipe import load_recipe, packaged_recipes, recipe_to_commented_yaml, recipe_to_yaml
+from msdetr.recipe.differences import find_settings_that_differ, load_compared
 from msdetr.terminal import LiteralConsole
 
+from .completion import complete_recipe
 from .flags import in_flags
+from .groups import CommandGroup
 from .options import JsonOption, OverridesOption, RecipeArgument, examples
-from .say import say
+from .say import say, say_json
 
-app = typer.Typer(no_args_is_help=True, help="List, show, copy and validate recipes.")
+app = typer.Typer(
+    cls=CommandGroup, no_args_is_help=True, help="List, show, compare, copy and validate recipes."
+)
+
+
+_COMPARED = "Name of a packaged recipe, a file, or a run directory."
+FirstArgument = Annotated[
+    str, typer.Argument(metavar="A", help=_COMPARED, autocompletion=complete_recipe)
+]
+SecondArgument = Annotated[
+    str, typer.Argument(metavar="B", help=_COMPARED, autocompletion=complete_recipe)
+]
 
 
 @app.command(
@@ -34,7 +47,7 @@ def list_recipes(as_json: JsonOption = False) -> None:
     found = packaged_recipes()
     if as_json:
         rows = [{"name": i.name, "summary": i.summary, "path": str(i.path)} for i in found]
-        say(json.dumps(rows, indent=2))
+        say_json(rows)
         return
     table = Table("name", "summary", box=box.SIMPLE_HEAD)
     for info in found:
@@ -50,8 +63,28 @@ def list_recipes(as_json: JsonOption = False) -> None:
     ),
 )
 def show(recipe: RecipeArgument, overrides: OverridesOption = None) -> None:
-    """Print a recipe as YAML with every field, inherited and default ones included."""
+    """Print a recipe as YAML. Has every field, inherited and default ones included."""
     say(recipe_to_yaml(load_recipe(recipe, overrides or ())).removesuffix("\n"))
+
+
+@app.command(
+    epilog=examples(
+        "msdetr recipes diff ddetr_300q ddetr_pp_900q",
+        "msdetr recipes diff shapes_tiny my_recipe.yaml",
+        "msdetr recipes diff runs/first runs/second --json",
+    ),
+)
+def diff(first: FirstArgument, second: SecondArgument, *, as_json: JsonOption = False) -> None:
+    """Show the fields in which two recipes differ. Descriptions are not compared."""
+    from msdetr.api.runs import difference_table
+
+    found = find_settings_that_differ(load_compared(first), load_compared(second))
+    if as_json:
+        say_json({d.key: {"first": d.first, "second": d.second} for d in found})
+    elif found:
+        LiteralConsole().print(difference_table(found, first, second))
+    else:
+        say("the recipes do not differ", err=True)
 
 
 @app.command(
@@ -66,7 +99,7 @@ def copy(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="YAML file to write.")],
     overrides: OverridesOption = None,
 ) -> None:
-    """Write a recipe with every field to a new file, to be edited there."""
+    """Write a recipe with every field to a new file. It is to be edited there."""
     text = recipe_to_commented_yaml(load_recipe(recipe, overrides or ()), recipe)
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -75,6 +108,7 @@ def copy(
         message = "exists already and is left as it is; name another file or remove this one"
         raise UsageError(str(path), message) from error
     except OSError as error:
+        path.unlink(missing_ok=True)  # half of it, on a full disk
         raise UsageError(str(path), f"cannot be written: {error.strerror}") from error
     say(f"wrote {path}; next: msdetr recipes validate {path}", err=True)
 
@@ -89,11 +123,18 @@ def copy(
 def validate(
     recipes: Annotated[
         list[str],
-        typer.Argument(metavar="RECIPE...", help="Paths of recipes, or names of packaged ones."),
+        typer.Argument(
+            metavar="RECIPE...",
+            help="Paths of recipes, or names of packaged ones.",
+            autocompletion=complete_recipe,
+        ),
     ],
     overrides: OverridesOption = None,
 ) -> None:
-    """Check recipes without data and print every problem; exit code 2 if there is one."""
+    """Check recipes without data and print every problem.
+
+    Exit code 2 if there is one.
+    """
     num_invalid = 0
     for name in recipes:
         try:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .options import JsonOption, examples
-from .say import say
+from .say import say, say_json
 
 EXAMPLES = examples(
     "msdetr replay runs/mine/diverged",
@@ -25,8 +24,14 @@ def replay(
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Repeat a diverged step in float64 on the CPU; name the first tensor that is not finite."""
+    """Repeat a diverged step and find what is not finite.
+
+    The step runs in float64 on the CPU; the first tensor that is not finite is named.
+    """
     from msdetr.api.replay import replay as repeat
 
     report = repeat(path)
-    say(json.dumps(report.to_dict(), indent=2) if as_json else "\n".join(report.lines()))
+    if as_json:
+        say_json(report.to_dict())
+    else:
+        say("\n".join(report.lines()))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .options import JsonOption, examples
-from .say import say
+from .say import say, say_json
 
 EXAMPLES = examples(
     "msdetr stability runs/traced",
@@ -36,13 +35,13 @@ def stability(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the assignments of a training run's epochs and of its decoder layers."""
+    """Compare the assignments of a run's epochs and layers."""
     from msdetr.api.stability import measure_stability
     from msdetr.terminal import LiteralConsole
 
     report = measure_stability(run, output=output)
     if as_json:
-        say(json.dumps([row.to_dict() for row in report.rows], indent=2))
+        say_json([row.to_dict() for row in report.rows])
         return
     LiteralConsole().print(report.table())
     say("\n".join(str(file) for file in report.files))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,11 +11,14 @@ import typer
 from msdetr.errors import UsageError
 
 from .flags import in_flags
+from .groups import CommandGroup
 from .options import DeviceOption, JsonOption, examples
 from .parsing import parse_settings
-from .say import say
+from .say import say, say_json
 
-app = typer.Typer(no_args_is_help=True, help="Compare supervision schemes over several seeds.")
+app = typer.Typer(
+    cls=CommandGroup, no_args_is_help=True, help="Compare supervision schemes over several seeds."
+)
 
 _SECONDS_BETWEEN_TABLES = 2.0
 
@@ -68,7 +70,10 @@ def run(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train every cell (arm and seed) of a study; the same command goes on where it stopped."""
+    """Train every cell (arm and seed) of a study.
+
+    The same command goes on where it stopped.
+    """
     settings = parse_settings("--slurm", slurm or ())
     if settings and executor != "slurm":
         raise UsageError("--slurm", "needs --executor slurm")
@@ -82,7 +87,7 @@ def run(
         return
     result = run_study(file, output=output, workers=workers)
     if as_json:
-        say(json.dumps(result.to_dict(), indent=2))
+        say_json(result.to_dict())
     else:
         say(f"{result.output}")
     for name, error in result.failed.items():
@@ -106,7 +111,7 @@ def status(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how far every cell of a study is, with its metric so far."""
+    """Show how far every cell of a study is. Shows its metric so far."""
     if watch and as_json:
         raise UsageError("--watch", "cannot be combined with --json")
     from msdetr.api.study.status import study_status
@@ -152,7 +157,10 @@ def report(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the arms of a study, finished or not: verdicts, statistics, reasons."""
+    """Compare the arms of a study, finished or not.
+
+    Gives verdicts, statistics and reasons.
+    """
     from msdetr.api.study.report import report_study
 
     _print(report_study(directory, output=output, data=data), as_json=as_json)
@@ -162,6 +170,6 @@ def _print(report: Any, *, as_json: bool) -> None:  # noqa: ANN401 - prints itse
     from msdetr.terminal import LiteralConsole
 
     if as_json:
-        say(json.dumps(report.to_dict(), indent=2))
+        say_json(report.to_dict())
     else:
         LiteralConsole().print(report)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from .options import JsonOption, examples
 from .parsing import parse_numbers, parse_share, parse_whole_numbers
-from .say import say
+from .say import say, say_json
 
 EXAMPLES = examples(
     "msdetr sweep-matching --trace trace --k 1,2,4,6,8,10 --output sweep",
@@ -55,11 +54,11 @@ def sweep_matching(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Repeat the one-to-many assignment of a trace with many settings.
+    """Repeat a trace's assignment with many settings.
 
-    A LIST is 1,2,4 or a range start:end:step with both ends. Only matching is repeated: the result
-    predicts the supervision that a setting gives to this model's queries, not the AP of a training
-    run.
+    It is the one-to-many assignment. A LIST is 1,2,4 or a range start:end:step with both ends.
+    Only matching is repeated: the result predicts the supervision that a setting gives to this
+    model's queries, not the AP of a training run.
     """
     from msdetr.api.sweep_matching import SweepOptions
     from msdetr.api.sweep_matching import sweep_matching as run_sweep
@@ -73,7 +72,7 @@ def sweep_matching(
     )
     report = run_sweep(trace, options, output=output)
     if as_json:
-        say(json.dumps(report.rows))
+        say_json(report.rows)
         return
     LiteralConsole().print(report.table())
     say("\n".join(str(file) for file in report.files))

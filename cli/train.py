@@ -47,7 +47,7 @@ def train(
     limit_train: LimitTrainOption = None,
     limit_val: LimitValOption = None,
 ) -> None:
-    """Train a model from a recipe, evaluating and saving along the way."""
+    """Train a model from a recipe. Evaluates and saves along the way."""
     starts = {"--resume": resume, "--resume-from": resume_from, "--init-from": init_from}
     _refuse_together({"--dry-run": dry_run, "--overfit": overfit, **starts})
     fields = {"train.seed": seed, "data.train.limit": limit_train, "data.val.limit": limit_val}

@@ -10,13 +10,14 @@ LOGIT_EPS = 1e-5
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     """Convert [..., 4] boxes from centre and size to corners."""
-    centre, half = boxes[..., :2], boxes[..., 2:] * 0.5
+    centre, size = boxes.chunk(2, dim=-1)
+    half = size * 0.5
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
 def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     """Convert [..., 4] boxes from corners to centre and size."""
-    low, high = boxes[..., :2], boxes[..., 2:]
+    low, high = boxes.chunk(2, dim=-1)
     return torch.cat([(low + high) * 0.5, high - low], dim=-1)
 
 
@@ -43,25 +44,27 @@ def iou_and_giou(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
     Source: Rezatofighi et al., CVPR 2019, algorithm 1.
     """
-    overlap = torch.min(first[..., 2:], second[..., 2:]) - torch.max(
-        first[..., :2], second[..., :2]
-    )
+    # In chunks: the backward pass of every slice fills a tensor of full size with zeros.
+    (low, high), (other_low, other_high) = first.chunk(2, dim=-1), second.chunk(2, dim=-1)
+    overlap = torch.min(high, other_high) - torch.max(low, other_low)
     intersection = _product(overlap.clamp(min=0))
-    union = area_xyxy(first) + area_xyxy(second) - intersection
+    union = _product(high - low) + _product(other_high - other_low) - intersection
     iou = _ratio(intersection, union)
-    hull = torch.max(first[..., 2:], second[..., 2:]) - torch.min(first[..., :2], second[..., :2])
+    hull = torch.max(high, other_high) - torch.min(low, other_low)
     enclosing = _product(hull.clamp(min=0))
     return iou, iou - _ratio(enclosing - union, enclosing)
 
 
 def area_xyxy(boxes: Tensor) -> Tensor:
     """Area of [..., 4] corner boxes, as a tensor of the leading shape."""
-    return _product(boxes[..., 2:] - boxes[..., :2])
+    low, high = boxes.chunk(2, dim=-1)
+    return _product(high - low)
 
 
 def _product(sides: Tensor) -> Tensor:
     # Tensor.prod would copy to the host in its backward, to look for zeros.
-    return sides[..., 0] * sides[..., 1]
+    width, height = sides.unbind(-1)
+    return width * height
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -98,6 +98,10 @@ class UsageError(InvalidInputError):
     """A command-line option or an argument of a workflow is invalid."""
 
 
+class DataWorkerError(MsdetrError):
+    """A process that reads images died, or cannot hand over what it made."""
+
+
 class DivergedError(MsdetrError):
     """Training produced a loss that is not finite."""
 

@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import file_digest, sha256
 from pathlib import Path
 from stat import S_IMODE
@@ -21,6 +21,8 @@ from msdetr.errors import InvalidInputError
 
 SUMS_FILE = "SHA256SUMS"
 """File beside those that it lists, as ``sha256sum -c`` reads it."""
+UNFINISHED = ".unfinished"
+"""Folder of what :func:`filling_directory` has not finished."""
 
 
 @contextmanager
@@ -114,6 +116,47 @@ def replace_with_sums(directory: Path, files: Mapping[str, bytes]) -> None:
 
 
 @contextmanager
+def filling_directory(path: Path) -> Iterator[Path]:
+    """Write files aside; at the end of the ``with`` block each takes its name in a directory.
+
+    What the directory holds besides stays. However the block ends, nothing else remains: an
+    exception leaves everything as it was. A process that is killed leaves ``.unfinished`` in the
+    directory, which the next attempt removes. One process at a time may fill a directory.
+
+    Args:
+        path: The directory; it and its parents are made if need be.
+
+    Yields:
+        An empty directory to fill; folders in it join those of their names.
+
+    Raises:
+        OSError: The directory cannot be written.
+    """
+    with making_directory(path), _new_directory(path / UNFINISHED) as aside:
+        yield aside
+        _flush_tree(aside)
+        _move_content(aside, path)
+        _flush(path)
+
+
+@contextmanager
+def making_directory(path: Path) -> Iterator[None]:
+    """Make a directory and its parents; what was made is removed at the end if it is empty.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    made = [place for place in (path, *path.parents) if not place.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for place in made:
+            with suppress(OSError):
+                place.rmdir()
+
+
+@contextmanager
 def providing_directory(path: Path) -> Iterator[Path]:
     """Fill a directory aside; it takes its name, flushed to disk, unless the name is taken.
 
@@ -158,7 +201,14 @@ def digest_file(path: Path) -> str:
 
 def list_sums(files: Mapping[str, bytes]) -> bytes:
     """Content of a ``SHA256SUMS`` for files of these names and contents, in this order."""
-    return b"".join(_line(sha256(content).hexdigest(), name) for name, content in files.items())
+    return b"".join(
+        line_of_sums(sha256(content).hexdigest(), name) for name, content in files.items()
+    )
+
+
+def line_of_sums(digest: str, name: str) -> bytes:
+    """Line of a ``SHA256SUMS`` for a file of this digest and name."""
+    return f"{digest}  {name}\n".encode()
 
 
 def refuse_unlisted(path: Path, digest: str, error: type[InvalidInputError]) -> None:
@@ -174,7 +224,7 @@ def refuse_unlisted(path: Path, digest: str, error: type[InvalidInputError]) -> 
         OSError: There is no ``SHA256SUMS``, or it cannot be read.
     """
     sums = path.with_name(SUMS_FILE).read_bytes()
-    if _line(digest, path.name) not in sums.splitlines(keepends=True):
+    if line_of_sums(digest, path.name) not in sums.splitlines(keepends=True):
         raise error(
             str(path), f"is damaged: it is not what {SUMS_FILE} says (truncated or changed?)"
         )
@@ -209,10 +259,6 @@ def require_version(
     return document
 
 
-def _line(digest: str, name: str) -> bytes:
-    return f"{digest}  {name}\n".encode()
-
-
 def _aside(path: Path) -> Path:
     return path.with_name(path.name + ".new")
 
@@ -227,6 +273,15 @@ def _new_directory(path: Path) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _move_content(source: Path, target: Path) -> None:
+    for entry in sorted(source.iterdir()):
+        place = target / entry.name
+        if entry.is_dir() and place.is_dir() and not place.is_symlink():
+            _move_content(entry, place)
+        else:
+            entry.replace(place)
 
 
 def _copy_mode(source: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import stat
 import threading
@@ -73,6 +74,7 @@ def read_image_file(path: Path) -> bytes:
 
     Raises:
         UnreadableImageError: If it is missing, no regular file, or cannot be read.
+        OSError: If too many files are open.
     """
     try:
         # A pipe would be waited for, and some devices never end.
@@ -82,6 +84,9 @@ def read_image_file(path: Path) -> bytes:
     except FileNotFoundError:
         raise UnreadableImageError(str(path), "the image file does not exist") from None
     except (OSError, ValueError) as error:
+        # Not the image's fault, which may be left out for its own.
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         raise unreadable(path, error) from error
 
 

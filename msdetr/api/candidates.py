@@ -143,11 +143,11 @@ def compare_candidates(
         files=tuple(output / name for name in FILES),
     )
     shown = _read_pictures(loaded[0], num_pictures)
-    with writing(output):
-        write_candidates_csv(output / FILES[0], models)
-        save_figure(draw_candidates(models, shown, rule), output / FILES[1])
-        save_figure(draw_iou_densities(models), output / FILES[2])
-        (output / FILES[3]).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+    with writing(output) as aside:
+        write_candidates_csv(aside / FILES[0], models)
+        save_figure(draw_candidates(models, shown, rule), aside / FILES[1])
+        save_figure(draw_iou_densities(models), aside / FILES[2])
+        (aside / FILES[3]).write_text(json.dumps(report.to_dict(), indent=2) + "\n")
     return report
 
 

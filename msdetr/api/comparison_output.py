@@ -41,14 +41,15 @@ def write_comparison(
     """
     listed = list_won_and_lost(comparison.first.targets, comparison.second.targets)
     images = [] if images_dir is None else list(_draw(listed[:NUM_PICTURES], truth, images_dir))
-    with writing(output / FILES[2]):
+    with writing(output) as aside:
+        (aside / FILES[2]).mkdir()
         for number, image in enumerate(images, start=1):
             name = f"{number:02}_{Path(image.file_name).stem}.jpg"
-            image.picture.save(output / FILES[2] / name, quality=92, subsampling=0)
+            image.picture.save(aside / FILES[2] / name, quality=92, subsampling=0)
         document = {**comparison.to_dict(), "images": [_to_dict(image) for image in listed]}
-        replace_text(output / FILES[0], json.dumps(document, indent=2) + "\n")
+        replace_text(aside / FILES[0], json.dumps(document, indent=2) + "\n")
         page = render_comparison(comparison, images, _note(listed, images))
-        replace_text(output / FILES[1], page)
+        replace_text(aside / FILES[1], page)
 
 
 def find_images_dir(annotations: Path, data: str | None) -> Path | None:

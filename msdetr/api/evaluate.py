@@ -18,7 +18,7 @@ from msdetr.api.detection.dataset_detector import BranchResults, Results
 from msdetr.api.detection.operations import OperationCounts
 from msdetr.api.evaluate_predictions import evaluate_predictions, refuse_without_checkpoint
 from msdetr.api.evaluation_report import FILES, Analyses, EvaluationReport
-from msdetr.api.output import check_output
+from msdetr.api.output import check_results
 from msdetr.engine.environment import collect_environment, peak_memory_mib
 from msdetr.errors import UsageError
 from msdetr.evaluation.branch_metrics import BranchMetrics, measure_branches
@@ -40,6 +40,7 @@ def evaluate(
     errors: bool = False,
     from_predictions: Path | None = None,
     overrides: Sequence[str] = (),
+    force: bool = False,
 ) -> EvaluationReport | None:
     """Evaluate a checkpoint on COCO-format data. Draws no random numbers.
 
@@ -50,7 +51,7 @@ def evaluate(
         data: A root in COCO's layout, or "IMAGES,ANNOTATIONS.json"; the recipe's validation
             split by default. Without ``checkpoint`` needed, and an annotation file suffices.
         output: Directory for ``metrics.json`` and ``predictions.json``; none are written
-            without it. Must not hold them yet.
+            without it. Must not hold them yet, unless with ``force``.
         device: "auto", "cpu", "cuda" or "cuda:N".
         per_layer: Also evaluate every decoder layer.
         per_branch: Also evaluate every decoder layer of the one-to-one and of the one-to-many
@@ -59,6 +60,7 @@ def evaluate(
         errors: Also tell kinds of errors apart; needs hotcoco.
         from_predictions: Score this results file instead of running the model.
         overrides: Recipe fields to change, ``key=value``.
+        force: Replace the files of an earlier evaluation.
 
     Returns:
         The report; None on all processes but the main one.
@@ -71,10 +73,12 @@ def evaluate(
     analyses = Analyses(nms_sweep=nms_sweep, errors=errors)
     if checkpoint is None:
         refuse_without_checkpoint(recipe=recipe, overrides=overrides)
-        return evaluate_predictions(from_predictions, data, output=output, analyses=analyses)
+        return evaluate_predictions(
+            from_predictions, data, output=output, analyses=analyses, force=force
+        )
     analyses.check()
     if output is not None:
-        check_output(output, FILES)
+        check_results(output, files=FILES, of="an evaluation", force=force)
     loaded = open_checkpoint(checkpoint, recipe=recipe, overrides=overrides)
     images = load_evaluation_data(loaded.recipe, loaded.label_space, data)
     started = time.perf_counter()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from msdetr.api.datasets import find_split
 from msdetr.api.evaluation_report import FILES, Analyses, EvaluationReport
-from msdetr.api.output import check_output
+from msdetr.api.output import check_results
 from msdetr.data.coco_file import load_annotations
 from msdetr.engine.environment import collect_environment
 from msdetr.errors import UsageError
@@ -19,6 +19,7 @@ def evaluate_predictions(
     *,
     output: Path | None = None,
     analyses: Analyses | None = None,
+    force: bool = False,
 ) -> EvaluationReport:
     """Score a results file of any detector against COCO annotations.
 
@@ -27,8 +28,9 @@ def evaluate_predictions(
         data: A root in COCO's layout, "IMAGES,ANNOTATIONS.json", or an annotation file alone;
             None is rejected.
         output: Directory for ``metrics.json`` and ``predictions.json``; none are written
-            without it. Must not hold them yet.
+            without it. Must not hold them yet, unless with ``force``.
         analyses: What else to find out.
+        force: Replace the files of an earlier evaluation.
 
     Raises:
         InvalidInputError: Data, results or output cannot be used as asked.
@@ -44,7 +46,7 @@ def evaluate_predictions(
     analyses = analyses or Analyses()
     analyses.check()
     if output is not None:
-        check_output(output, FILES)
+        check_results(output, files=FILES, of="an evaluation", force=force)
     annotations = find_annotations(data)
     truth = load_annotations(annotations)
     results = read_results(predictions, truth)

@@ -90,9 +90,9 @@ class EvaluationReport:
         Raises:
             UsageError: It cannot be written to.
         """
-        with writing(output):
-            replace_text(output / FILES[0], json.dumps(self.to_dict(), indent=2) + "\n")
-            write_results(output / FILES[1], results)
+        with writing(output) as aside:
+            replace_text(aside / FILES[0], json.dumps(self.to_dict(), indent=2) + "\n")
+            write_results(aside / FILES[1], results)
 
 
 @dataclass(frozen=True)

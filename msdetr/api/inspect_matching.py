@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.console import Group
 from rich.table import Table
 
 from msdetr.api.checkpoints.official import open_checkpoint
-from msdetr.api.output import check_output, writing
+from msdetr.api.output import check_results, writing
 from msdetr.api.progress import counting, show_progress
 from msdetr.api.traces.make_trace import ProbeSet, origin_of, trace_checkpoint, trace_untrained
 from msdetr.errors import TraceError, UsageError
@@ -31,6 +32,7 @@ from msdetr.recipe import recipe_from_dict, recipe_to_dict
 TRACE_DIR, TABLE_FILE, SUMMARY_FILE = "trace", "assignments.csv", "summary.json"
 GROUPS_FILE, PICTURES_DIR, REPORT_FILE = "groups.csv", "pictures", "matching.html"
 SUPPRESSIONS_FILE = "suppressions.csv"
+_PICTURE = re.compile(r"-?\d+_(targets|layers|scores|denoising|suppression)\.png")
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,11 @@ class InspectionReport:
 
 
 def inspect_matching(
-    source: TraceSource, output: Path, options: InspectionOptions = InspectionOptions()
+    source: TraceSource,
+    output: Path,
+    options: InspectionOptions = InspectionOptions(),
+    *,
+    force: bool = False,
 ) -> InspectionReport:
     """Trace a model, or read a trace, and show both assignments.
 
@@ -107,25 +113,42 @@ def inspect_matching(
             has query groups beside the primary one, ``suppressions.csv`` where the model has a
             suppressor.
         options: What is shown.
+        force: Replace the results of an earlier inspection; of its pictures none stays.
 
     Raises:
         InvalidInputError: Something given cannot be used as asked; nothing is written.
     """
     tables = (TABLE_FILE, GROUPS_FILE, SUPPRESSIONS_FILE)
     names = (*tables, SUMMARY_FILE, PICTURES_DIR, REPORT_FILE)
-    check_output(output, names if source.trace else (TRACE_DIR, *names))
+    check_results(
+        output,
+        files=(*tables, SUMMARY_FILE, REPORT_FILE),
+        folders=(PICTURES_DIR,) if source.trace else (TRACE_DIR, PICTURES_DIR),
+        of="an inspection",
+        force=force,
+    )
     trace = obtain_trace(source)
     layers = _choose_layers(options.layers, trace.info.num_layers)
     files = [output / name for name in names]
-    with writing(output):
+    with writing(output) as aside:
         if source.trace is None:
-            trace.save(output / TRACE_DIR)
+            trace.save(aside / TRACE_DIR)
             files.insert(0, output / TRACE_DIR)
-        summary = _write_tables(trace, layers, output, options)
-        (output / SUMMARY_FILE).write_text(json.dumps(summary.to_dict(), indent=2) + "\n")
+        summary = _write_tables(trace, layers, aside, options)
+        (aside / SUMMARY_FILE).write_text(json.dumps(summary.to_dict(), indent=2) + "\n")
         with counting("writing the page") as progress:
-            write_report(trace, output / REPORT_FILE, progress=progress)
+            write_report(trace, aside / REPORT_FILE, progress=progress)
+        _remove_earlier(output, tables)
     return InspectionReport(summary, tuple(file for file in files if file.exists()))
+
+
+def _remove_earlier(output: Path, tables: Sequence[str]) -> None:
+    """Remove what this inspection may not write anew: it would be taken for its own."""
+    for name in tables:
+        (output / name).unlink(missing_ok=True)
+    for path in output.glob(f"{PICTURES_DIR}/*.png"):
+        if _PICTURE.fullmatch(path.name):
+            path.unlink()
 
 
 def obtain_trace(source: TraceSource) -> MatchTrace:

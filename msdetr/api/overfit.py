@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from msdetr.api.datasets import load_training_data
@@ -15,7 +16,10 @@ from msdetr.boxes import cxcywh_to_xyxy, iou_and_giou
 from msdetr.build import build_accelerator, build_repeating_plan
 from msdetr.data.batching import Batch
 from msdetr.engine.environment import collect_environment
+from msdetr.engine.processes import Processes
 from msdetr.engine.run_directory import RunDirectory
+from msdetr.engine.run_lock import holding_run
+from msdetr.engine.run_state import RunState
 from msdetr.errors import DataError, InterruptedRunError, MsdetrError
 from msdetr.model import DetectionModel
 from msdetr.recipe import Recipe, recipe_to_yaml
@@ -73,28 +77,9 @@ def overfit(recipe: Recipe, num_images: int, *, output: Path, device: str = "aut
         InterruptedRunError: A signal stopped the run.
     """
     directory = RunDirectory(output)
-    directory.check_free()
-    data = load_training_data(recipe, overfit=num_images)
-    if data.train.index.num_targets == 0:
-        raise DataError(
-            str(data.train.index.annotations_file),
-            f"the first {num_images} images have no targets; give a larger `overfit`",
-        )
     accelerator = build_accelerator(recipe.train, device=device)
-    plan = build_repeating_plan(recipe.train, len(data.train), OVERFIT_STEPS)
-    session = TrainingSession(recipe, data, accelerator, directory, plan=plan)
-    session.load_pretrained()
-    trainer = session.trainer()
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        directory.create(recipe_text=recipe_to_yaml(recipe), environment=collect_environment())
-    accelerator.wait_for_everyone()
-    try:
-        state = trainer.fit()
-    except InterruptedRunError as error:
-        number = error.exit_code - 128
-        message = "stopped; what `overfit` began is not resumed, give another `output`"
-        raise InterruptedRunError(number, message) from error
+    with holding_run(directory, Processes(accelerator)):
+        session, state = _train(recipe, num_images, accelerator, directory)
     ap = state.best_score or 0.0
     if ap <= OVERFIT_AP:
         failing = measure_stages(session.model, session.batches(0, 0)).failing()
@@ -123,6 +108,33 @@ def measure_stages(model: DetectionModel, batches: Iterable[Batch]) -> StageShar
         boxes=boxes / total,
         classes=classes / total,
     )
+
+
+def _train(
+    recipe: Recipe, num_images: int, accelerator: Accelerator, directory: RunDirectory
+) -> tuple[TrainingSession, RunState]:
+    directory.check_free()
+    data = load_training_data(recipe, overfit=num_images)
+    if data.train.index.num_targets == 0:
+        raise DataError(
+            str(data.train.index.annotations_file),
+            f"the first {num_images} images have no targets; give a larger `overfit`",
+        )
+    plan = build_repeating_plan(recipe.train, len(data.train), OVERFIT_STEPS)
+    session = TrainingSession(recipe, data, accelerator, directory, plan=plan)
+    session.load_pretrained()
+    trainer = session.trainer()
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        directory.create(recipe_text=recipe_to_yaml(recipe), environment=collect_environment())
+    accelerator.wait_for_everyone()
+    try:
+        state = trainer.fit()
+    except InterruptedRunError as error:
+        number = error.exit_code - 128
+        message = "stopped; what `overfit` began is not resumed, give another `output`"
+        raise InterruptedRunError(number, message) from error
+    return session, state
 
 
 def _stages_of(model: DetectionModel, batch: Batch) -> Tensor:

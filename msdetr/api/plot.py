@@ -70,8 +70,8 @@ def plot_runs(runs: Sequence[Path], *, output: Path | None = None, layer: int = 
     if output is not None:
         check_output(output, [f"{figure.name}{s}" for figure in figures for s in _SUFFIXES])
     folder = output or runs[0] / PLOTS
-    with writing(folder):
-        saved = tuple(_save(figure, folder) for figure in figures)
+    with writing(folder) as aside:
+        saved = tuple(_save(figure, aside, folder) for figure in figures)
     notes = [f"{run.label}: {note}" for run in plotted for note in run.history.notes]
     if all(figure.name != "ap" for figure in figures):
         notes.append("no evaluation was logged, so there is no AP curve")
@@ -106,8 +106,9 @@ def read_runs(paths: Sequence[Path]) -> list[PlottedRun]:
     return runs
 
 
-def _save(figure: TrainingFigure, folder: Path) -> SavedFigure:
-    png, svg = (folder / f"{figure.name}{suffix}" for suffix in _SUFFIXES)
-    for file in (png, svg):
-        save_figure(figure.figure, file)
+def _save(figure: TrainingFigure, aside: Path, folder: Path) -> SavedFigure:
+    names = [f"{figure.name}{suffix}" for suffix in _SUFFIXES]
+    for name in names:
+        save_figure(figure.figure, aside / name)
+    png, svg = (folder / name for name in names)
     return SavedFigure(figure.title, png, svg)

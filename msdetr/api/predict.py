@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from msdetr.api.detection.image_detections import ImageDetections
 from msdetr.api.detection.image_files import find_images, unique_stems
 from msdetr.api.detection.image_inputs import to_image
 from msdetr.api.detector import DEFAULT_THRESHOLD, Detector
-from msdetr.api.output import check_output, writing
+from msdetr.api.output import check_results, writing
 from msdetr.api.progress import show_progress
 from msdetr.data.image_folders import DRAWINGS_DIR, DRAWINGS_LIST, find_drawings
 from msdetr.engine.device import resolve_device
-from msdetr.errors import DataError, UsageError
+from msdetr.errors import DataError
 from msdetr.evaluation.results import write_results
 from msdetr.terminal import LiteralConsole
 
@@ -138,44 +138,56 @@ def predict(
         InvalidInputError: Checkpoint, inputs or output cannot be used as asked.
     """
     if output is not None:
-        _check_output(output, force=force)
+        check_results(
+            output,
+            files=(RESULTS, IMAGES),
+            folders=(DRAWINGS,),
+            of="a prediction",
+            force=force,
+        )
     paths = find_images(inputs, output)
     detector = Detector.from_checkpoint(
         checkpoint, recipe=recipe, overrides=overrides, device=resolve_device(device)
     )
-    if output is not None:
+    if output is None:
+        return _predict(detector, paths, threshold)
+    with writing(output) as aside:
+        drawings = [f"{DRAWINGS}/{stem}.jpg" for stem in unique_stems(paths)]
+        (aside / DRAWINGS).mkdir()
+        report = _predict(
+            detector,
+            paths,
+            threshold,
+            lambda file: _draw(
+                file, aside / drawings[file.image_id - 1], detector.recipe.data.max_image_pixels
+            ),
+        )
+        _write(report, aside, drawings)
         _remove_drawings(output)
-    unreadable: list[tuple[Path, str]] = []
-    files: list[PredictedFile] = []
-    drawings = [f"{DRAWINGS}/{stem}.jpg" for stem in unique_stems(paths)]
-    for file in _detect(detector, paths, threshold, unreadable):
-        files.append(file)
-        if output is not None:
-            target = output / drawings[file.image_id - 1]
-            _draw(file, target, detector.recipe.data.max_image_pixels)
-    space = detector.label_space
-    categories = tuple(zip(space.category_ids, space.names, strict=True))
-    report = PredictReport(tuple(files), tuple(unreadable), categories)
-    if output is not None:
-        _write(report, output, drawings)
     return report
 
 
-def _check_output(output: Path, *, force: bool) -> None:
-    check_output(output, (RESULTS, IMAGES, DRAWINGS), force=force)
-    for path, is_usable in (
-        *((output / name, Path.is_file) for name in (RESULTS, IMAGES)),
-        (output / DRAWINGS, Path.is_dir),
-    ):
-        if path.exists() and not is_usable(path):
-            raise UsageError(str(path), "is no result of a prediction; give another `output`")
+def _predict(
+    detector: Detector,
+    paths: Sequence[Path],
+    threshold: float,
+    draw: Callable[[PredictedFile], None] | None = None,
+) -> PredictReport:
+    unreadable: list[tuple[Path, str]] = []
+    files: list[PredictedFile] = []
+    for file in _detect(detector, paths, threshold, unreadable):
+        files.append(file)
+        if draw is not None:
+            draw(file)
+    space = detector.label_space
+    categories = tuple(zip(space.category_ids, space.names, strict=True))
+    return PredictReport(tuple(files), tuple(unreadable), categories)
 
 
 def _remove_drawings(output: Path) -> None:
     """Remove the drawings of an earlier prediction: pictures of other inputs would mislead."""
-    with writing(output):
-        for path in find_drawings(output):
-            path.unlink(missing_ok=True)
+    for path in find_drawings(output):
+        path.unlink(missing_ok=True)
 
 
 def _detect(
@@ -196,8 +208,7 @@ def _detect(
 def _draw(file: PredictedFile, path: Path, max_pixels: int) -> None:
     # Decoded again rather than kept: many photographs do not fit into memory at once.
     picture = file.detections.draw(to_image(file.path, max_pixels))
-    with writing(path.parent):
-        picture.save(path, quality=_JPEG_QUALITY, subsampling=_FULL_CHROMA)
+    picture.save(path, quality=_JPEG_QUALITY, subsampling=_FULL_CHROMA)
 
 
 def _write(report: PredictReport, output: Path, drawings: Sequence[str]) -> None:
@@ -211,6 +222,5 @@ def _write(report: PredictReport, output: Path, drawings: Sequence[str]) -> None
         "images": images,
         "categories": [{"id": id_, "name": name} for id_, name in report.categories],
     }
-    with writing(output):
-        write_results(output / RESULTS, [entry for f in report.files for entry in f.results()])
-        (output / IMAGES).write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
+    write_results(output / RESULTS, [entry for f in report.files for entry in f.results()])
+    (output / IMAGES).write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")

@@ -69,11 +69,11 @@ def measure_stability(run: Path, *, output: Path | None = None) -> StabilityRepo
         check_output(output, FILES)
     rows = tuple(stability_rows(_load(find_traces(run))))
     folder = output or run / "stability"
-    with writing(folder):
-        _write_csv(folder / FILES[0], rows)
+    with writing(folder) as aside:
+        _write_csv(aside / FILES[0], rows)
         figure = draw_curves(_panels(rows), "epoch", num_columns=2)
         for name in FILES[1:]:
-            save_figure(figure, folder / name)
+            save_figure(figure, aside / name)
     return StabilityReport(rows, tuple(folder / name for name in FILES))
 
 

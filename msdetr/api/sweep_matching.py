@@ -134,11 +134,11 @@ def sweep_matching(trace: Path, options: SweepOptions, *, output: Path) -> Sweep
         )
     grid = complete_grid(options, own)
     rows = list(sweep_rows(sweep(loaded, grid)))
-    with writing(output):
-        write_sweep_csv(output / CSV_FILE, rows)
+    with writing(output) as aside:
+        write_sweep_csv(aside / CSV_FILE, rows)
         files = [output / CSV_FILE]
         for name, figure in draw_sweep(rows, grid, own).items():
-            save_figure(figure, output / f"{name}.png")
+            save_figure(figure, aside / f"{name}.png")
             files.append(output / f"{name}.png")
     return SweepReport(tuple(rows), own, tuple(files))
 

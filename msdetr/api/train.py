@@ -14,9 +14,13 @@ from msdetr.api.training.resume import check_same_annotations, find_start
 from msdetr.api.training.run_report import report_run
 from msdetr.api.training.session import TrainingSession
 from msdetr.build import build_accelerator
+from msdetr.data.batching import Batch
 from msdetr.engine.checkpoint import read_info
 from msdetr.engine.environment import collect_environment
+from msdetr.engine.loop import Trainer
+from msdetr.engine.processes import Processes
 from msdetr.engine.run_directory import RunDirectory
+from msdetr.engine.run_lock import holding_run
 from msdetr.engine.run_state import RunState
 from msdetr.errors import UsageError
 from msdetr.recipe import Recipe, recipe_to_yaml
@@ -65,35 +69,42 @@ def train(
     if init_from is not None and (resume or resume_from is not None):
         raise UsageError("`init_from`", "starts a new run; it cannot be combined with resuming")
     directory = RunDirectory(output)
-    start = find_start(directory, recipe, resume=resume, resume_from=resume_from)
     accelerator = build_accelerator(recipe.train, device=device, tracking_dir=output)
-    if accelerator.is_main_process:
-        directory.check_writable()
-    # The embedded data set is generated once, not by every process.
-    with accelerator.main_process_first():
-        data = load_training_data(recipe)
-    if start is not None:
-        check_same_annotations(start, data)
-    session = TrainingSession(recipe, data, accelerator, directory)
+    with holding_run(directory, Processes(accelerator)):
+        start = find_start(directory, recipe, resume=resume, resume_from=resume_from)
+        # The embedded data set is generated once, not by every process.
+        with accelerator.main_process_first():
+            data = load_training_data(recipe)
+        if start is not None:
+            check_same_annotations(start, data)
+        session = TrainingSession(recipe, data, accelerator, directory)
+        trainer = _prepare(session, start, init_from, quiet=not accelerator.is_main_process)
+        # Nothing can be rejected any more, and every process has checked the directory.
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            _begin(directory, recipe, is_resumed=resume and directory.holds_run)
+        accelerator.wait_for_everyone()
+        state = trainer.fit(notes=training_notes(recipe, data, session.criterion))
+        if accelerator.is_main_process:
+            duplicates = tell_duplicates(directory, recipe, data.val)
+            report_run(directory, recipe, data.val, session.criterion, duplicates=duplicates)
+    return TrainResult(output, state)
+
+
+def _prepare(
+    session: TrainingSession, start: Path | None, init_from: Path | None, *, quiet: bool
+) -> Trainer[Batch]:
+    """Load the weights that the run begins or goes on with; compose its loop."""
     if start is not None:
         check_same_assigner(read_info(start), session.criterion, str(start))
-    if init_from is not None:
-        initialise_from(session.model, init_from, quiet=not accelerator.is_main_process)
-    elif start is None:
+    elif init_from is not None:
+        initialise_from(session.model, init_from, quiet=quiet)
+    else:
         session.load_pretrained()
     trainer = session.trainer()
     if start is not None:
         trainer.resume(start)
-    # Nothing can be rejected any more, and every process has checked the directory.
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        _begin(directory, recipe, is_resumed=resume and directory.holds_run)
-    accelerator.wait_for_everyone()
-    state = trainer.fit(notes=training_notes(recipe, data, session.criterion))
-    if accelerator.is_main_process:
-        duplicates = tell_duplicates(directory, recipe, data.val)
-        report_run(directory, recipe, data.val, session.criterion, duplicates=duplicates)
-    return TrainResult(output, state)
+    return trainer
 
 
 def _begin(directory: RunDirectory, recipe: Recipe, *, is_resumed: bool) -> None:

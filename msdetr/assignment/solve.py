@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 # Stands for costs that are not finite: SciPy refuses those, and reporting a divergence is the
@@ -51,6 +50,9 @@ def solve_together(
 
 
 def _solve(cost: NDArray[np.float32], counts: Sequence[int], copies: int) -> Tensor:
+    # Takes a tenth as long to import as torch, and a detector at work never needs it.
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415
+
     num_layers, num_images, num_targets, _ = cost.shape
     queries = np.full((num_layers, num_images, copies, num_targets), -1, dtype=np.int64)
     for layer, image in np.ndindex(num_layers, num_images):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from types import TracebackType
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -14,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from msdetr.data.batching import Batch, Collator
 from msdetr.data.sample import Sample
 from msdetr.data.sampling import Key
+from msdetr.data.worker_faults import WorkerReasons, leaving_child_signal
 from msdetr.errors import DataError, Problem
 
 
@@ -45,26 +44,6 @@ class _SafeCollator:
         return failure or self.collator([s for s in samples if isinstance(s, Sample)])
 
 
-def _begin_worker(_: int) -> None:
-    # Ctrl-C and time limits signal the whole group: the training process then saves its state and
-    # still needs its workers.
-    os.setsid()
-    sys.excepthook = report_unless_abandoned
-
-
-def report_unless_abandoned(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    """Print an exception of a worker's thread, unless the training process is gone.
-
-    A training process that is stopped while it receives a batch closes the connection to the
-    thread that sends it. Failures to make a batch are not seen here: they are sent to the training
-    process.
-    """
-    if not issubclass(kind, (EOFError, ConnectionError)):
-        sys.__excepthook__(kind, error, trace)
-
-
 class BatchLoader:
     """Decodes, transforms and batches images, in worker processes if there are any.
 
@@ -87,6 +66,7 @@ class BatchLoader:
         pin_memory: bool = False,
     ) -> None:
         self._batches: list[list[Key]] = []
+        self._reasons = WorkerReasons() if num_workers else None
         self._loader: DataLoader[Sample | _Failure] = DataLoader(
             _SafeDataset(dataset),
             batch_sampler=self._batches,
@@ -94,7 +74,7 @@ class BatchLoader:
             num_workers=num_workers,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
-            worker_init_fn=_begin_worker,
+            worker_init_fn=None if self._reasons is None else self._reasons.start,
             generator=torch.Generator(),
         )
 
@@ -106,9 +86,13 @@ class BatchLoader:
 
         Raises:
             DataError: If an image cannot be used.
+            DataWorkerError: If workers lack shared memory or file descriptors.
         """
         self._batches[:] = [list(batch) for batch in batches]
-        for batch in self._loader:
-            if isinstance(batch, _Failure):
-                raise DataError(batch.source, batch.problems)
-            yield batch
+        with nullcontext() if self._reasons is None else self._reasons.explaining():
+            with leaving_child_signal():
+                made = iter(self._loader)
+            for batch in made:
+                if isinstance(batch, _Failure):
+                    raise DataError(batch.source, batch.problems)
+                yield batch

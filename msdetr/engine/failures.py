@@ -13,15 +13,11 @@ from torch import distributed
 from msdetr.engine.roll_call import RollCall
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.run_state import RunState
-from msdetr.errors import InterruptedRunError, MsdetrError
+from msdetr.errors import DataWorkerError, InterruptedRunError, MsdetrError
 
 _LOST_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*?)\.? *(?:It is|$)")
 _SOURCE_LINE = re.compile(r"^\[\S+:\d+\] ")
 _LOST_CONNECTION = re.compile("gloo|NCCL|Connection closed by peer|Connection reset by peer")
-
-
-class DataWorkerError(MsdetrError):
-    """A process that reads images died."""
 
 
 def explain_failure(error: Exception, roll_call: RollCall) -> Exception:

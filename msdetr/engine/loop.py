@@ -209,7 +209,6 @@ class Trainer(Generic[BatchT]):
             with self.costs.training():
                 with self._recovery.undone_on_failure(self.state):
                     batches = self._processes.together(lambda: next(steps))
-                    self._stop.ignore_children()
                 report = self.train_step(batches)
             self.costs.images_seen += report.num_images
             self._count_once(batches)

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msdetr.engine.checkpoint import find_checkpoint
+from msdetr.engine.checkpoint import INFO_FILE, find_checkpoint
+from msdetr.engine.metrics_file import read_rows
 from msdetr.errors import RunDirectoryError
-from msdetr.files import replace_text
+from msdetr.files import older_of, replace_text
 
 RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
+LOCK_FILE = "run.lock"
 
 # What ``create`` makes before the recipe: all that a start cut short can leave.
-_BEFORE_RECIPE = {"checkpoints", ENVIRONMENT_FILE, RECIPE_FILE + ".new"}
+_BEFORE_RECIPE = {
+    *("checkpoints", LOCK_FILE),
+    *(ENVIRONMENT_FILE, ENVIRONMENT_FILE + ".new", RECIPE_FILE + ".new"),
+}
+# What a run has made when it begins to train.
+_BEFORE_STEP = {*_BEFORE_RECIPE, RECIPE_FILE, "train.log", "metrics.jsonl", "tensorboard"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,11 @@ class RunDirectory:
     def environment_file(self) -> Path:
         """Versions and machine of the run's start."""
         return self.path / ENVIRONMENT_FILE
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the process that trains here; says which one it is."""
+        return self.path / LOCK_FILE
 
     @property
     def metrics_file(self) -> Path:
@@ -94,6 +107,16 @@ class RunDirectory:
         found = (find_checkpoint(place) for place in (self.best, *epochs))
         return [place for place in found if place is not None]
 
+    @property
+    def is_untrained(self) -> bool:
+        """Whether a run was started here that has finished no step, as far as anything tells."""
+        return (
+            self.holds_run
+            and not self.other_checkpoints()
+            and not read_rows(self.metrics_file)
+            and self._last_step() == 0
+        )
+
     def create(self, *, recipe_text: str, environment: Mapping[str, Any]) -> None:
         """Start a run here: make the directory and write its first files.
 
@@ -102,8 +125,11 @@ class RunDirectory:
         """
         self.check_free()
         try:
+            # Of a run that has trained nothing.
+            for place in (self.last, older_of(self.last)):
+                shutil.rmtree(place, ignore_errors=True)
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            self.environment_file.write_text(json.dumps(environment, indent=2) + "\n")
+            replace_text(self.environment_file, json.dumps(environment, indent=2) + "\n")
             # Last and whole, because its presence says that a run was started here.
             replace_text(self.recipe_file, recipe_text)
         except OSError as error:
@@ -125,7 +151,7 @@ class RunDirectory:
             ) from error
 
     def check_free(self) -> None:
-        """Refuse a directory that holds anything but what a start cut short left.
+        """Refuse a directory that holds anything but what a run without any step left.
 
         Raises:
             RunDirectoryError: It is not empty, or not a directory.
@@ -154,5 +180,18 @@ class RunDirectory:
 
     def _is_unused(self) -> bool:
         names = {entry.name for entry in self.path.iterdir()}
+        if self.is_untrained:
+            return names <= _BEFORE_STEP
         saved = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
         return names <= _BEFORE_RECIPE and not saved
+
+    def _last_step(self) -> int | None:
+        """Return the step of the last checkpoint, 0 without one; None if it does not say."""
+        last = self.find_last()
+        if last is None:
+            return 0
+        try:
+            info = json.loads((last / INFO_FILE).read_text(encoding="utf-8"))
+            return int(info["run_state"]["step"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None

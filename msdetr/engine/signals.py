@@ -86,16 +86,6 @@ class StopRequest:
         if self.number is not None:
             raise StopSignalError(self.number)
 
-    def ignore_children(self) -> None:
-        """Keep torch from raising, wherever the main thread is, because a data worker died.
-
-        To be called when loaders may have set torch's handler of SIGCHLD. They also find their
-        dead workers, within seconds, when the next batch is asked for: where nothing is half
-        done.
-        """
-        if self._previous and callable(signal.getsignal(signal.SIGCHLD)):
-            self._previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-
     def _note(self, number: int, _: FrameType | None) -> None:
         now = time.monotonic()
         if self.number is not None:

@@ -15,6 +15,9 @@ from torch import Tensor
 from msdetr.errors import CheckpointError, MsdetrError, VerificationError
 from msdetr.files import digest_file, replacing_file
 
+# What DistributedDataParallel and DataParallel put before every name.
+_WRAPPER = "module."
+
 
 @dataclass(frozen=True)
 class PublishedFile:
@@ -25,11 +28,13 @@ class PublishedFile:
         arguments: The command line that it was trained with, as JSON values; empty if the file
             does not say.
         sha256: Hash of the file.
+        notice: What was changed in reading it, in words; empty if nothing was.
     """
 
     state: dict[str, Tensor]
     arguments: dict[str, Any]
     sha256: str
+    notice: str = ""
 
 
 def read_published_file(path: Path) -> PublishedFile:
@@ -46,7 +51,14 @@ def read_published_file(path: Path) -> PublishedFile:
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(map(_is_entry, state.items())):
         raise CheckpointError(str(path), "expected a state dict, or a dict with one under 'model'")
-    return PublishedFile(dict(state), _arguments(content.get("args")), digest_file(path))
+    arguments, digest = _arguments(content.get("args")), digest_file(path)
+    if all(name.startswith(_WRAPPER) for name in state):
+        bare = {name.removeprefix(_WRAPPER): value for name, value in state.items()}
+        notice = (
+            f"its names begin with {_WRAPPER!r}, as of a model that was saved wrapped; left out"
+        )
+        return PublishedFile(bare, arguments, digest, notice)
+    return PublishedFile(dict(state), arguments, digest)
 
 
 def write_published_file(path: Path, state: Mapping[str, Tensor]) -> None:

@@ -61,7 +61,8 @@ class DeformableAttention(nn.Module):
         """
         images, queries, _ = query.shape
         value = self.value_proj(memory.features)
-        value = value.masked_fill(memory.padding_mask[..., None], 0.0)
+        # Multiplied, not filled: a fill with a mask that is broadcast runs element by element.
+        value = value * ~memory.padding_mask[..., None]
         weights = self.attention_weights(query).view(images, queries, self.heads, -1)
         weights = at_least_float32(weights).softmax(-1)
         attended = ms_deform_attn(

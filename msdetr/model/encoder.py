@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from msdetr.model.axes import Axes
 from msdetr.model.deformable_attention import DeformableAttention
 from msdetr.model.layers import FeedForward, LayerSizes
 from msdetr.model.memory import Memory
@@ -83,8 +84,8 @@ class Encoder(nn.Module):
     def forward(self, levels: FeatureLevels) -> Memory:
         """Encode L maps [B, C, H_l, W_l] into a memory of S cells."""
         cells = Memory.from_levels(levels)
-        position = self._position(levels.padding_masks).to(cells.features.dtype)
-        references = cells.references_per_level(cells.cell_centres())
+        position = self._position(cells.axes).to(cells.features.dtype)
+        references = cells.references_per_level(cells.cell_centres)
         recompute = self.checkpoint_layers and torch.is_grad_enabled()
         features = cells.features
         for layer in self.layers:
@@ -96,12 +97,9 @@ class Encoder(nn.Module):
                 features = layer(features, position, references, cells)
         return cells.with_features(features)
 
-    def _position(self, padding_masks: Sequence[Tensor]) -> Tensor:
-        width = self.level_embed.shape[1]
+    def _position(self, axes: Axes) -> Tensor:
+        encodings = sine_position_encoding(axes, self.level_embed.shape[1], self.temperature)
+        embeddings = self.level_embed.unbind()
         return torch.cat(
-            [
-                sine_position_encoding(mask, width, self.temperature) + self.level_embed[level]
-                for level, mask in enumerate(padding_masks)
-            ],
-            dim=1,
+            [encoding + own for encoding, own in zip(encodings, embeddings, strict=True)], dim=1
         )

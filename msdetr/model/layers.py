@@ -96,13 +96,14 @@ class QueryAttention(nn.Module):
             Queries, keys and values [B, M, Q, D].
         """
         images, queries, width = what.shape
-        split = 2 * width
+        # Split, not sliced: the backward pass of slices fills tensors of full size with zeros.
+        of_where, of_what = self.in_proj_weight.split([2 * width, width])
         of_query, of_key, of_value = self.in_proj_bias.chunk(3)
         # A bias of the keys adds the same to all scores of a query, which the softmax ignores.
         # Its gradient would be mere rounding, which AdamW scales up to the size of any other.
         of_both = torch.cat([of_query, of_key.detach()])
-        both = functional.linear(where, self.in_proj_weight[:split], of_both)
-        values = functional.linear(what, self.in_proj_weight[split:], of_value)
+        both = functional.linear(where, of_where, of_both)
+        values = functional.linear(what, of_what, of_value)
         query, key = both.view(images, queries, 2, self.heads, -1).unbind(2)
         value = values.view(images, queries, self.heads, -1)
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from msdetr.model.axes import Axes
 from msdetr.structures import FeatureLevels
 
 
@@ -20,51 +21,41 @@ class Memory:
         padding_mask: [B, S] bool, True on padding.
         spatial_shapes: (H_l, W_l) of every level, as Python ints.
         level_sizes: [L, 2] float32, (W_l, H_l) in cells.
-        valid_sizes: [B, L, 2] float32, (width, height) of the unpadded part, in cells.
+        valid_ratios: [B, L, 2] float32 in (0, 1]: unpadded share of every level's (width, height).
+        cell_centres: [B, S, 2] float32, centres of all cells, (x, y) relative to the unpadded
+            image; above 1 on padding.
+        axes: Rows and columns of all levels.
     """
 
     features: Tensor
     padding_mask: Tensor
     spatial_shapes: tuple[tuple[int, int], ...]
     level_sizes: Tensor
-    valid_sizes: Tensor
+    valid_ratios: Tensor
+    cell_centres: Tensor
+    axes: Axes
 
     @classmethod
     def from_levels(cls, levels: FeatureLevels) -> Memory:
         """Flatten L maps [B, C, H_l, W_l] and their masks."""
         shapes = tuple((m.shape[-2], m.shape[-1]) for m in levels.maps)
         masks = levels.padding_masks
+        level_sizes = _level_sizes(shapes, masks[0].device)
+        valid_sizes = _valid_sizes(masks)
+        axes = Axes.of(shapes, valid_sizes)
         return cls(
             features=torch.cat([m.flatten(2).transpose(1, 2) for m in levels.maps], dim=1),
             padding_mask=torch.cat([mask.flatten(1) for mask in masks], dim=1),
             spatial_shapes=shapes,
-            level_sizes=_level_sizes(shapes, masks[0].device),
-            valid_sizes=torch.stack([_valid_size(mask) for mask in masks], dim=1),
+            level_sizes=level_sizes,
+            valid_ratios=valid_sizes / level_sizes,
+            cell_centres=_cell_centres(axes),
+            axes=axes,
         )
 
     def with_features(self, features: Tensor) -> Memory:
         """Return the same cells with other features [B, S, C]."""
         return replace(self, features=features)
-
-    @property
-    def valid_ratios(self) -> Tensor:
-        """[B, L, 2] float32 in (0, 1]: unpadded share of every level's (width, height)."""
-        return self.valid_sizes / self.level_sizes
-
-    def cell_centres(self) -> Tensor:
-        """Compute the centres of all cells, (x, y) relative to the unpadded image.
-
-        Returns:
-            [B, S, 2] float32; above 1 on padding.
-        """
-        device = self.valid_sizes.device
-        centres = []
-        for level, (height, width) in enumerate(self.spatial_shapes):
-            x = torch.arange(width, device=device, dtype=torch.float32) + 0.5
-            y = torch.arange(height, device=device, dtype=torch.float32) + 0.5
-            grid = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1)
-            centres.append(grid.view(1, height * width, 2) / self.valid_sizes[:, level, None])
-        return torch.cat(centres, dim=1)
 
     def references_per_level(self, references: Tensor) -> Tensor:
         """Carry references over from the unpadded image to the padded map of every level.
@@ -88,7 +79,13 @@ def _level_sizes(shapes: Sequence[tuple[int, int]], device: torch.device) -> Ten
     return torch.stack(filled).view(len(shapes), 2)
 
 
-def _valid_size(padding_mask: Tensor) -> Tensor:
-    width = (~padding_mask[:, 0, :]).sum(1)
-    height = (~padding_mask[:, :, 0]).sum(1)
-    return torch.stack([width, height], dim=-1).to(torch.float32)
+def _valid_sizes(padding_masks: Sequence[Tensor]) -> Tensor:
+    """Count the unpadded columns and rows of every level: [B, L, 2] float32."""
+    sides = [side for mask in padding_masks for side in (mask[:, 0], mask[:, :, 0])]
+    counts = torch.stack([(~side).sum(1) for side in sides], dim=1)
+    return counts.unflatten(1, (-1, 2)).to(torch.float32)
+
+
+def _cell_centres(axes: Axes) -> Tensor:
+    per_level = axes.spread(axes.centres / axes.valid)
+    return torch.cat([torch.stack([x, y], dim=-1).flatten(1, 2) for y, x in per_level], dim=1)

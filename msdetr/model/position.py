@@ -7,29 +7,29 @@ import math
 import torch
 from torch import Tensor
 
+from msdetr.model.axes import Axes
 
-def sine_position_encoding(padding_mask: Tensor, width: int, temperature: float) -> Tensor:
-    """Encode where each cell of a level lies within the unpadded image.
 
-    Padding lies at the right and bottom, so a cell's row alone decides its y features and its
-    column alone its x features: each is computed once per row and column, not once per cell.
+def sine_position_encoding(axes: Axes, width: int, temperature: float) -> list[Tensor]:
+    """Encode where each cell of every level lies within the unpadded image.
+
+    Features are computed once per row and column, not once per cell. Padding is where the last
+    unpadded row or column is.
 
     Args:
-        padding_mask: [B, H, W] bool, True on padding.
+        axes: Rows and columns of all levels.
         width: C, a multiple of 4.
         temperature: Base of the wavelengths.
 
     Returns:
-        [B, H * W, C] float32; the first C/2 features encode y, the others x.
+        For every level [B, H_l * W_l, C] float32; the first C/2 features encode y, the others x.
 
     Source: Carion et al., DETR, ECCV 2020, section A.4.
     """
-    images, height, columns = padding_mask.shape
-    y = _sine(_normalized_count(padding_mask[:, :, 0]), width // 2, temperature)
-    x = _sine(_normalized_count(padding_mask[:, 0, :]), width // 2, temperature)
-    grid_shape = (images, height, columns, width // 2)
-    encoding = torch.cat([y[:, :, None].expand(grid_shape), x[:, None].expand(grid_shape)], dim=-1)
-    return encoding.flatten(1, 2)
+    centres = torch.minimum(axes.centres, axes.valid - 0.5)
+    angles = centres / (axes.valid + 1e-6) * (2 * math.pi)
+    waves = _sine(angles, width // 2, temperature)
+    return [torch.cat([y, x], dim=-1).flatten(1, 2) for y, x in axes.spread(waves)]
 
 
 def sine_box_embedding(boxes_cxcywh: Tensor, width: int, temperature: float) -> Tensor:
@@ -46,11 +46,6 @@ def sine_box_embedding(boxes_cxcywh: Tensor, width: int, temperature: float) -> 
     Source: Zhu et al., Deformable DETR, ICLR 2021, section A.4 (two-stage).
     """
     return _sine(boxes_cxcywh * (2 * math.pi), width // 2, temperature).flatten(-2)
-
-
-def _normalized_count(padding: Tensor) -> Tensor:
-    count = (~padding).cumsum(1, dtype=torch.float32)
-    return (count - 0.5) / (count[:, -1:] + 1e-6) * (2 * math.pi)
 
 
 def _sine(angle: Tensor, num_features: int, temperature: float) -> Tensor:

@@ -175,7 +175,7 @@ class ProposalStage(nn.Module):
         )
 
     def _anchors(self, memory: Memory) -> Tensor:
-        centres = memory.cell_centres()
+        centres = memory.cell_centres
         sides = [
             centres.new_full((height * width,), self.proposal_scale * 2**level)
             for level, (height, width) in enumerate(memory.spatial_shapes)

@@ -2,8 +2,9 @@
 
 A library is compiled on first use into a cache folder whose name is a hash of everything that
 the result depends on: sources, torch, compiler, flags and processor. It is compiled aside under a
-lock and renamed when complete, so that concurrent processes wait for one builder and an
-interrupted build leaves nothing that a later one could mistake for a library.
+lock, flushed to disk and renamed when complete, so that concurrent processes wait for one builder
+and an interrupted build leaves nothing that a later one could mistake for a library. Its digest
+stands beside it: a library that was cut short later would end its process without a word.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Literal
 import torch
 
 from msdetr.errors import MsdetrError
+from msdetr.files import SUMS_FILE, digest_file, line_of_sums, replace_text, replacing_file
 
 DeviceType = Literal["cpu", "cuda"]
 
@@ -57,6 +59,20 @@ class BuildPlan:
     command: tuple[str, ...]
     compiler: str
     target: str
+
+    @property
+    def sums_file(self) -> Path:
+        """Where the library's digest stands, as ``sha256sum -c`` reads it."""
+        return self.library.with_name(SUMS_FILE)
+
+    @property
+    def is_built(self) -> bool:
+        """Whether the library is there, byte for byte as it was compiled."""
+        try:
+            listed = self.sums_file.read_bytes()
+            return listed == line_of_sums(digest_file(self.library), self.library.name)
+        except OSError:
+            return False
 
 
 def cache_directory() -> Path:
@@ -101,7 +117,7 @@ def build(
     strict: bool = False,
     architectures: tuple[str, ...] = (),
 ) -> Path:
-    """Compile a library unless the cache has it.
+    """Compile a library unless the cache has it, whole.
 
     Args:
         device_type: "cpu" or "cuda".
@@ -116,12 +132,12 @@ def build(
         NativeBuildError: There is no compiler, or it failed; the message ends with its output.
     """
     plan = plan_build(device_type, strict=strict, architectures=architectures)
-    if plan.library.exists() and not force:
+    if plan.is_built and not force:
         return plan.library
     try:
         plan.library.parent.mkdir(parents=True, exist_ok=True)
         with _locked(plan.library.parent / "lock"):
-            if force or not plan.library.exists():
+            if force or not plan.is_built:
                 _compile(plan)
     except OSError as error:
         raise NativeBuildError(f"cannot build in {plan.library.parent}: {error}") from error
@@ -159,7 +175,10 @@ def _compile(plan: BuildPlan) -> None:
     except NativeBuildError:
         sys.stderr.write(" failed\n")
         raise
-    linked.replace(plan.library)
+    with replacing_file(plan.library) as whole:
+        linked.replace(whole)
+    digest = line_of_sums(digest_file(plan.library), plan.library.name)
+    replace_text(plan.sums_file, digest.decode())
     shutil.rmtree(aside, ignore_errors=True)
     sys.stderr.write(f" done in {time.monotonic() - started:.0f} s\n")
 

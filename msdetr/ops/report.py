@@ -58,7 +58,7 @@ def _status(device_type: native.DeviceType) -> BackendStatus:
         )
     return BackendStatus(
         device_type=device_type,
-        built=plan.library.exists(),
+        built=plan.is_built,
         library=str(plan.library),
         compiler=plan.compiler,
         target=plan.target,

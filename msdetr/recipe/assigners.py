@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from msdetr.recipe.section import FilePath, Section, Weight
+from msdetr.recipe.section import FilePath, Queries, Section, Weight
 
 _TYPE = "Which assigner it is."
 
@@ -42,7 +42,7 @@ class TaskAlignedRecipe(AssignerSection):
     """The best queries of every target by probability and IoU: the rule of TOOD."""
 
     type: Literal["task_aligned"] = Field(description=_TYPE)
-    k: int = Field(default=13, ge=1, description="Queries per target at most.")
+    k: Queries = Field(default=13, ge=1, description="Queries per target at most.")
     class_power: float = Field(
         default=1.0, ge=0, description="Exponent of the class probability in the score."
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from msdetr.recipe.section import FilePath, Fraction, Section, SidePx
+from msdetr.recipe.section import FilePath, Fraction, Images, Pixels, Section, SidePx
 
 
 class SplitRecipe(Section):
@@ -14,7 +14,7 @@ class SplitRecipe(Section):
 
     images: FilePath | None = Field(default=None, description="Folder of the images.")
     annotations: FilePath | None = Field(default=None, description="COCO-format annotation file.")
-    limit: int | None = Field(
+    limit: Images | None = Field(
         default=None, ge=1, description="Images used, the first ones by ascending id; null: all."
     )
 
@@ -22,8 +22,8 @@ class SplitRecipe(Section):
 class ShapesRecipe(Section):
     """Size of the embedded shapes data set; used where ``data.source`` is shapes."""
 
-    num_train: int = Field(default=2000, ge=1, le=1_000_000, description="Training images.")
-    num_val: int = Field(default=200, ge=1, le=1_000_000, description="Validation images.")
+    num_train: Images = Field(default=2000, ge=1, le=1_000_000, description="Training images.")
+    num_val: Images = Field(default=200, ge=1, le=1_000_000, description="Validation images.")
 
 
 class AugmentationRecipe(Section):
@@ -83,7 +83,7 @@ class DataRecipe(Section):
         default="stop",
         description="Missing or damaged training images: stop, or skip (use the next one).",
     )
-    max_image_pixels: int = Field(
+    max_image_pixels: Pixels = Field(
         default=178_956_970,
         ge=1,
         description="Pixels of the largest image that is decoded; larger files are unreadable.",
@@ -98,7 +98,7 @@ class DataRecipe(Section):
     eval_max_size: SidePx = Field(
         default=1333, description="Longest side in evaluation, in pixels."
     )
-    pad_multiple: int = Field(
+    pad_multiple: Pixels = Field(
         default=1,
         ge=1,
         le=4096,

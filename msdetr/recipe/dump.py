@@ -40,6 +40,19 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", by_alias=True)
 
 
+def value_to_yaml(value: object) -> str:
+    """Write the value of a field, or of a section, as YAML on one line."""
+    text: str = yaml.dump(
+        value,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=True,
+        width=float("inf"),
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def recipe_to_yaml(recipe: Recipe) -> str:
     """Write all fields as YAML, which loads back equal."""
     return yaml.dump(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
+
+from msdetr.recipe.section import UNIT
 
 SchemaNode = dict[str, Any]
 
@@ -17,6 +20,23 @@ _NAMES = {
     "null": "null",
 }
 _MAX_SHOWN = 60
+
+
+@dataclass(frozen=True)
+class SchemaPlace:
+    """A field or a section in a schema.
+
+    Attributes:
+        key: Dotted key.
+        node: Its schema.
+        is_section: Whether it holds fields rather than a value.
+        is_required: Whether its section cannot be without it.
+    """
+
+    key: str
+    node: SchemaNode
+    is_section: bool
+    is_required: bool
 
 
 class SchemaView:
@@ -44,7 +64,7 @@ class SchemaView:
 
     def expected(self, path: Sequence[str | int]) -> str:
         """Describe what the field at a path must be: ``an integer >= 1``, ``one of a, b``."""
-        return self._describe(self._node(path))
+        return self.described(self._node(path))
 
     def unknown_type(self, path: Sequence[str | int], found: str) -> str:
         """Says that a section's type is unknown and names the nearest valid one."""
@@ -76,14 +96,20 @@ class SchemaView:
 
     def keys(self) -> list[str]:
         """List the dotted keys of all fields that are not sections."""
+        return [place.key for place in self.places() if not place.is_section]
+
+    def places(self) -> list[SchemaPlace]:
+        """List all fields and sections, each section before what it holds."""
         return list(self._walk(self._schema, ""))
 
-    def _walk(self, node: SchemaNode, prefix: str) -> Iterator[str]:
-        for name, child in self._children(node):
-            if any(True for _ in self._children(child)):
-                yield from self._walk(child, f"{prefix}{name}.")
-            else:
-                yield prefix + name
+    def _walk(self, node: SchemaNode, prefix: str) -> Iterator[SchemaPlace]:
+        for option in self._options(node):
+            required = option.get("required", ())
+            for name, child in option.get("properties", {}).items():
+                is_section = any(True for _ in self._children(child))
+                yield SchemaPlace(prefix + name, child, is_section, name in required)
+                if is_section:
+                    yield from self._walk(child, f"{prefix}{name}.")
 
     def _node(self, path: Sequence[str | int]) -> SchemaNode:
         node = self._schema
@@ -92,6 +118,26 @@ class SchemaView:
             assert found is not None, f"the schema has no {key}"
             node = found
         return node
+
+    def unit_of(self, node: SchemaNode) -> str:
+        """Return the unit of the field with a schema, or of what it lists; empty without one."""
+        for option in [node, *self._options(node)]:
+            unit = option.get(UNIT) or option.get("items", {}).get(UNIT)
+            if unit:
+                return str(unit)
+        return ""
+
+    def choices_of(self, node: SchemaNode) -> list[str]:
+        """List the words that the field with a schema may be; none where they are not listed."""
+        words = (self._words(option) for option in self._options(node))
+        return list(dict.fromkeys(word for found in words for word in found))
+
+    def _words(self, node: SchemaNode) -> list[str]:
+        if node.get("type") == "boolean":
+            return ["true", "false"]
+        if node.get("type") == "null":
+            return ["null"]
+        return [str(word) for word in node.get("enum", [node["const"]] if "const" in node else [])]
 
     def _step(self, node: SchemaNode, key: str | int) -> SchemaNode | None:
         if not isinstance(key, int):
@@ -123,7 +169,8 @@ class SchemaView:
         options = [*node.get("anyOf", []), *node.get("oneOf", [])]
         return [found for option in options for found in self._options(option)] or [node]
 
-    def _describe(self, node: SchemaNode) -> str:
+    def described(self, node: SchemaNode) -> str:
+        """Describe what the field with a schema must be."""
         described = (self._describe_option(option) for option in self._options(node))
         return " or ".join(dict.fromkeys(described))
 
@@ -134,10 +181,10 @@ class SchemaView:
             return f"one of {', '.join(node['enum'])}"
         if "prefixItems" in node:
             items = node["prefixItems"]
-            return f"a list of {len(items)}, each {self._describe(items[0])}"
+            return f"a list of {len(items)}, each {self.described(items[0])}"
         if "items" in node:
             length = f" of at least {node['minItems']}" if "minItems" in node else ""
-            return f"a list{length}, each {self._describe(node['items'])}"
+            return f"a list{length}, each {self.described(node['items'])}"
         if node.get("format") == "path":
             return "a path"
         return _NAMES[node["type"]] + _bounds(node)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from msdetr.recipe.section import Section
+from msdetr.recipe.section import Images, Section
 
 
 class InspectionRecipe(Section):
@@ -13,6 +13,6 @@ class InspectionRecipe(Section):
     trace_every_epoch: bool = Field(
         default=False, description="Store a match trace after every epoch, in traces/ of the run."
     )
-    num_images: int = Field(
+    num_images: Images = Field(
         default=200, ge=1, description="Validation images to trace, the first ones by id."
     )

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from msdetr.pretraining import PACKAGE, TIMM
 from msdetr.recipe.expectation import shown
 from msdetr.recipe.query_groups import QueryGroupsRecipe
-from msdetr.recipe.section import Section
+from msdetr.recipe.section import Queries, Section, Width
 
 ResNetName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet_tiny"]
 Placement = Literal["baseline", "a", "b", "c", "d"]
@@ -78,7 +78,7 @@ class BackboneRecipe(Section):
         default=False,
         description="Dilate the last stage instead of striding; resnet50 and resnet101 only.",
     )
-    stem_width: int | None = Field(
+    stem_width: Width | None = Field(
         default=None,
         ge=8,
         le=256,
@@ -123,7 +123,7 @@ class ModelRecipe(Section):
     """Architecture from the backbone to the prediction heads."""
 
     backbone: BackboneRecipe = Field(default=BackboneRecipe(), description="The backbone.")
-    width: int = Field(
+    width: Width = Field(
         default=256,
         ge=32,
         le=4096,
@@ -140,13 +140,13 @@ class ModelRecipe(Section):
     points: int = Field(default=4, ge=1, description="Sampling points P per head and level.")
     encoder_layers: int = Field(default=6, ge=1, description="Encoder layers.")
     decoder_layers: int = Field(default=6, ge=1, description="Decoder layers N.")
-    ffn_width: int = Field(
+    ffn_width: Width = Field(
         default=2048, ge=1, description="Hidden channels F of the feed-forward networks."
     )
     dropout: float = Field(
         default=0.1, ge=0, lt=1, description="Dropout probability in transformer layers."
     )
-    num_queries: int = Field(default=300, ge=1, description="Queries Q.")
+    num_queries: Queries = Field(default=300, ge=1, description="Queries Q.")
     two_stage: bool = Field(
         default=True,
         description="Take the queries from encoder proposals instead of learning them.",

@@ -37,10 +37,14 @@ def packaged_names() -> list[str]:
     return sorted(path.stem for path in packaged_folder().glob("*.yaml"))
 
 
-def packaged_recipes() -> list[RecipeInfo]:
-    """List all packaged recipes with their summaries, sorted by name."""
-    folder = packaged_folder()
-    return [_info(folder / f"{name}.yaml") for name in packaged_names()]
+def packaged_recipes(prefix: str = "") -> list[RecipeInfo]:
+    """List the packaged recipes with their summaries, sorted by name.
+
+    Args:
+        prefix: What their names start with.
+    """
+    folder, names = packaged_folder(), packaged_names()
+    return [_info(folder / f"{name}.yaml") for name in names if name.startswith(prefix)]
 
 
 def find_recipe(name_or_path: str | Path) -> Path:

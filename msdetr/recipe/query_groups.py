@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from msdetr.recipe.section import Fraction, Section, Weight
+from msdetr.recipe.section import Fraction, Queries, Section, Weight
 
 
 class HybridQueriesRecipe(Section):
     """A second group from the primary one's ranking (Hybrid DETR)."""
 
-    queries: int = Field(
+    queries: Queries = Field(
         default=1500, ge=1, description="Queries at most; fewer where there are too few cells."
     )
 

@@ -7,6 +7,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+UNIT = "unit"
+"""Key of a field's unit in the JSON schema."""
+
 
 class Section(BaseModel):
     """One mapping of a recipe: frozen, no unknown keys, no silent conversion of types."""
@@ -26,7 +29,16 @@ def _path_from_text(value: object) -> object:
 FilePath = Annotated[Path, BeforeValidator(_path_from_text)]
 """A path, written as text in YAML; relative paths start at the working directory, ``~`` is home."""
 
-SidePx = Annotated[int, Field(ge=32, le=10_000)]
+Pixels = Annotated[int, Field(json_schema_extra={UNIT: "px"})]
+Images = Annotated[int, Field(json_schema_extra={UNIT: "images"})]
+Detections = Annotated[int, Field(json_schema_extra={UNIT: "detections"})]
+Queries = Annotated[int, Field(json_schema_extra={UNIT: "queries"})]
+Width = Annotated[int, Field(json_schema_extra={UNIT: "channels"})]
+Epochs = Annotated[int, Field(json_schema_extra={UNIT: "epochs"})]
+Steps = Annotated[int, Field(json_schema_extra={UNIT: "optimizer steps"})]
+Seconds = Annotated[float, Field(json_schema_extra={UNIT: "s"})]
+
+SidePx = Annotated[Pixels, Field(ge=32, le=10_000)]
 """Side of an image in pixels; below 32 the coarsest backbone map would be empty."""
 
 Weight = Annotated[float, Field(ge=0)]

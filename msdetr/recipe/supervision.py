@@ -12,7 +12,7 @@ from msdetr.recipe.query_groups import (
     GroupSupervisionRecipe,
     HybridSupervisionRecipe,
 )
-from msdetr.recipe.section import Fraction, Section, Weight
+from msdetr.recipe.section import Fraction, Queries, Section, Weight
 
 
 class CostRecipe(Section):
@@ -69,7 +69,7 @@ class OneToManyRecipe(Section):
     own.
     """
 
-    k: int = Field(default=6, ge=1, description="Queries per target at most.")
+    k: Queries = Field(default=6, ge=1, description="Queries per target at most.")
     threshold: Fraction = Field(default=0.4, description="Score from which a query is positive.")
     iou_weight: Fraction = Field(default=0.7, description="Weight of the IoU in the score.")
     max_positive_fraction: float | None = Field(

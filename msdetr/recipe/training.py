@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from msdetr.recipe.section import Section
+from msdetr.recipe.section import Detections, Epochs, Images, Seconds, Section, Steps
 
 
 class EmaRecipe(Section):
@@ -20,14 +20,14 @@ class EmaRecipe(Section):
 class TrainRecipe(Section):
     """Optimisation: AdamW over a fixed number of epochs."""
 
-    batch_size: int = Field(
+    batch_size: Images = Field(
         default=16, ge=1, description="Images per optimizer step, over all processes together."
     )
-    images_per_forward: int = Field(
+    images_per_forward: Images = Field(
         default=2, ge=1, description="Images per forward pass of one process; divides batch_size."
     )
-    epochs: int = Field(default=12, ge=1, description="Passes over the training images.")
-    max_seconds: float | None = Field(
+    epochs: Epochs = Field(default=12, ge=1, description="Passes over the training images.")
+    max_seconds: Seconds | None = Field(
         default=None,
         gt=0,
         description="Training time after which the run evaluates and ends, in seconds without "
@@ -43,14 +43,14 @@ class TrainRecipe(Section):
         default="step",
         description="step: drops after lr_drop_epochs; cosine: down to 0 over all steps.",
     )
-    lr_drop_epochs: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    lr_drop_epochs: tuple[Annotated[Epochs, Field(ge=1)], ...] = Field(
         default=(11,),
         description="Finished epochs after which the learning rates drop; schedule step.",
     )
     lr_drop_factor: float = Field(
         default=0.1, gt=0, le=1, description="Factor of each drop; schedule step."
     )
-    warmup_steps: int = Field(
+    warmup_steps: Steps = Field(
         default=0, ge=0, description="Optimizer steps of linear warm-up; 0 for none."
     )
     clip_norm: float | None = Field(
@@ -66,12 +66,12 @@ class TrainRecipe(Section):
         description="Recompute encoder activations in the backward pass to save memory.",
     )
     seed: int = Field(default=42, ge=0, le=2**32 - 1, description="Seed of everything random.")
-    keep_every_epochs: int | None = Field(
+    keep_every_epochs: Epochs | None = Field(
         default=None,
         ge=1,
         description="Epochs between checkpoints that are kept; null: only last and best.",
     )
-    log_every_steps: int = Field(
+    log_every_steps: Steps = Field(
         default=50, ge=1, description="Optimizer steps between logged rows."
     )
 
@@ -79,11 +79,13 @@ class TrainRecipe(Section):
 class EvaluationRecipe(Section):
     """Evaluation during and after training."""
 
-    detections_per_image: int = Field(
+    detections_per_image: Detections = Field(
         default=100, ge=1, description="Detections kept per image, by descending score."
     )
-    every_epochs: int = Field(default=1, ge=1, description="Epochs between evaluations.")
-    batch_size: int = Field(default=1, ge=1, description="Images per forward pass of one process.")
+    every_epochs: Epochs = Field(default=1, ge=1, description="Epochs between evaluations.")
+    batch_size: Images = Field(
+        default=1, ge=1, description="Images per forward pass of one process."
+    )
     nms_threshold: float | None = Field(
         default=None, gt=0, le=1, description="IoU of the class-wise suppression; null: none."
     )

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from msdetr.files import older_of
-from msdetr.study.process_lock import is_held
+from msdetr.process_lock import is_held
+from msdetr.stored_runs.checkpoint_info import is_over, read_last_checkpoint
 
 CellState = Literal["missing", "running", "interrupted", "finished", "failed"]
 
 RECIPE_FILE = "recipe.yaml"
 METRICS_FILE = "metrics.jsonl"
 ANALYSIS_FOLDER = "analysis"
-_LAST_CHECKPOINT = Path("checkpoints", "last")
-_CHECKPOINT_FILE = "checkpoint.json"
 
 
 @dataclass(frozen=True)
@@ -91,10 +89,8 @@ class Cell:
     @property
     def is_trained(self) -> bool:
         """Whether the last epoch is trained, evaluated and saved, or the run's time was spent."""
-        info = self._checkpoint()
-        if info is None:
-            return False
-        return _epochs_of(info) >= _epochs_to_do(info) or _has_spent_its_time(info)
+        info = read_last_checkpoint(self.path)
+        return info is not None and is_over(info)
 
     @property
     def is_analysed(self) -> bool:
@@ -133,37 +129,3 @@ class Cell:
             if row.get("kind") == "epoch":
                 rows.append(row)
         return rows
-
-    def _checkpoint(self) -> dict[str, Any] | None:
-        last = self.path / _LAST_CHECKPOINT
-        for place in (last, older_of(last)):
-            try:
-                info: Any = json.loads((place / _CHECKPOINT_FILE).read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                continue
-            return info if isinstance(info, dict) else None
-        return None
-
-
-def _epochs_of(info: dict[str, Any]) -> int:
-    try:
-        return int(info["run_state"]["epoch"])
-    except (KeyError, TypeError, ValueError):
-        return 0
-
-
-def _epochs_to_do(info: dict[str, Any]) -> float:
-    try:
-        return int(info["recipe"]["train"]["epochs"])
-    except (KeyError, TypeError, ValueError):
-        return float("inf")
-
-
-def _has_spent_its_time(info: dict[str, Any]) -> bool:
-    """Tell whether the run ended at ``train.max_seconds``, after its last evaluation."""
-    try:
-        limit, spent = info["recipe"]["train"]["max_seconds"], info["costs"]["train_seconds"]
-        is_evaluated = info["run_state"]["step_in_epoch"] == 0
-    except (KeyError, TypeError):
-        return False
-    return limit is not None and is_evaluated and float(spent) >= float(limit)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from msdetr.evaluation.coco import evaluate_boxes
 from msdetr.evaluation.found_targets import FoundTargets, find_targets
 from msdetr.evaluation.image_matches import match_images
 from msdetr.evaluation.matching import Result, fastest_library
-from msdetr.evaluation.nms_sweep import NmsSweep, sweep_nms
+from msdetr.evaluation.nms_sweep import NmsSweep, suppress_results, sweep_nms
 from msdetr.evaluation.tide_errors import TideErrors, measure_errors
 from msdetr.study.image_bootstrap import NUM_RESAMPLES, Resampled, resample
 from msdetr.study.positive_counts import summarize_positives
@@ -51,9 +52,10 @@ class CellFindings:
     """A cell with everything that was computed of it.
 
     Attributes:
-        stored: What its files say.
+        stored: What its files say; the twelve numbers are those of the detections that the study
+            compares.
         resampled: The study's metric on resampled images.
-        nms: Metrics after suppression.
+        nms: Metrics of all detections, without suppression and with it.
         errors: Kinds of errors; None without hotcoco.
         targets: Targets that it finds.
     """
@@ -97,6 +99,7 @@ def examine_cell(
     *,
     image_ids: Sequence[int],
     metric: str,
+    nms_threshold: float | None = None,
     num_resamples: int = NUM_RESAMPLES,
 ) -> CellFindings:
     """Compute what a cell's detections come to.
@@ -107,8 +110,15 @@ def examine_cell(
         results: Its detections in COCO's results format.
         image_ids: Images that it was evaluated on.
         metric: Decides the study; one of the twelve keys.
+        nms_threshold: IoU of the class-wise suppression that comes before everything but the
+            sweep of thresholds; None for none.
         num_resamples: Resamples of the images.
     """
+    sweep = sweep_nms(ground_truth, results, image_ids=image_ids)
+    if nms_threshold is not None:
+        results = suppress_results(results, nms_threshold)
+        metrics = evaluate_boxes(ground_truth, results, image_ids=image_ids).summary()
+        stored = replace(stored, metrics=metrics)
     matches = match_images(ground_truth, results, image_ids=image_ids)
     errors = None
     if fastest_library() == "hotcoco":
@@ -116,7 +126,7 @@ def examine_cell(
     return CellFindings(
         stored=stored,
         resampled=resample(matches, metric, num_resamples=num_resamples),
-        nms=sweep_nms(ground_truth, results, image_ids=image_ids),
+        nms=sweep,
         errors=errors,
         targets=find_targets(ground_truth, results, image_ids=image_ids),
     )

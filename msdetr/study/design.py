@@ -56,6 +56,13 @@ class StudyDesign(_Section):
         le=1,
         description="Smaller differences are of no interest, whatever their certainty.",
     )
+    nms_threshold: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="All arms are compared after class-wise NMS at this IoU; null: as they "
+        "were evaluated.",
+    )
     baseline: str = Field(description="The arm that all others are compared with.")
     arms: dict[str, ArmDesign] = Field(description="The methods, by name.")
     vary: tuple[str, ...] = Field(

@@ -17,7 +17,10 @@ from msdetr.recipe.differences import find_differences
 from msdetr.study.design import NEVER_COMPARED, StudyDesign
 
 FORMAT_VERSION = 1
-_FROZEN_FIELDS = ("metric", "smallest_effect", "baseline", "budget", "max_seconds")
+_FROZEN_FIELDS = (
+    *("metric", "smallest_effect", "nms_threshold"),
+    *("baseline", "budget", "max_seconds"),
+)
 
 
 class _Stored(BaseModel):

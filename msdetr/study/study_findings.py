@@ -58,6 +58,8 @@ class StudyFindings:
         description: What it is about; may be empty.
         metric: Decides.
         smallest_effect: Smaller differences are of no interest.
+        nms_threshold: IoU of the class-wise suppression after which arms are compared; None for
+            none.
         budget: What is equal for all cells: "epochs", or the seconds of training.
         baseline: Name of the arm that the others are compared with.
         seeds: Of the design.
@@ -76,6 +78,7 @@ class StudyFindings:
     description: str
     metric: str
     smallest_effect: float
+    nms_threshold: float | None
     budget: str
     baseline: str
     seeds: tuple[int, ...]
@@ -110,6 +113,7 @@ class StudyFindings:
             "description": self.description,
             "metric": self.metric,
             "smallest_effect": self.smallest_effect,
+            "nms_threshold": self.nms_threshold,
             "budget": self.budget,
             "baseline": self.baseline,
             "seeds": list(self.seeds),

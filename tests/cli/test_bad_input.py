@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
 
 import pytest
+
+from msdetr.process_lock import hold
 
 Refuse = Callable[..., list[str]]
 
@@ -183,6 +187,23 @@ class TestOutput:
         line = refused_line("train", "shapes_tiny", "--output", tmp_path / "run", *tiny, *options)
         assert "is not empty; continue the run in it with --resume, or give another" in line
 
+    @pytest.mark.parametrize("options", [(), ("--resume",), ("--overfit", "8")], ids=str)
+    def test_run_under_way(
+        self,
+        options: tuple[str, ...],
+        run_dir: Path,
+        tmp_path: Path,
+        tiny: list[str],
+        refused_line: Callable[..., str],
+    ) -> None:
+        output = Path(shutil.copytree(run_dir, tmp_path / "run"))
+        with hold(output / "run.lock"):
+            line = refused_line("train", "shapes_tiny", "--output", output, *tiny, *options)
+        assert line == (
+            f"error: {output}: is being trained by process {os.getpid()} on "
+            f"{socket.gethostname()}; wait for it to end, or give another --output"
+        )
+
     def test_run_of_another_recipe(
         self, run_dir: Path, tmp_path: Path, tiny: list[str], refused_line: Callable[..., str]
     ) -> None:
@@ -224,7 +245,7 @@ class TestOutput:
     ) -> None:
         (tmp_path / "metrics.json").write_text("{}")
         line = refused_line("eval", "--ckpt", run_dir, "--output", tmp_path)
-        assert f"{tmp_path}: holds metrics.json already" in line
+        assert f"{tmp_path}: holds metrics.json already; give another --output, or --force" in line
 
     def test_a_file_is_no_directory(
         self, run_dir: Path, tmp_path: Path, tiny: list[str], refused_line: Callable[..., str]

@@ -157,3 +157,24 @@ def test_log_names_what_computed_the_metrics(run_dir: Path) -> None:
     assert "metrics computed by " in (run_dir / "train.log").read_text()
     environment = json.loads((run_dir / "environment.json").read_text())
     assert "hotcoco" in environment["packages"]
+
+
+def test_force_replaces_an_earlier_evaluation(
+    msdetr: Msdetr,
+    refused_line: Callable[..., str],
+    shifted: Path,
+    annotations: Path,
+    tmp_path: Path,
+) -> None:
+    output = tmp_path / "out"
+    command = ("eval", "--from-predictions", shifted, "--data", annotations, "--output", output)
+    assert msdetr(*command).code == 0
+    first = json.loads((output / "metrics.json").read_text())
+    shifted.write_text("[]")
+    assert "holds metrics.json already; give another --output, or --force" in refused_line(*command)
+    assert msdetr(*command, "--force").code == 0
+    second = json.loads((output / "metrics.json").read_text())
+    assert first["ap"] > second["ap"] == 0
+    (output / "predictions.json").unlink()
+    (output / "predictions.json").mkdir()
+    assert "is no result of an evaluation" in refused_line(*command, "--force")

@@ -125,6 +125,25 @@ class TestUnreadableImage:
         assert train(tmp_path / "undisturbed", *own_data, *ONE_EPOCH).code == 0
         assert_equal_runs(output, tmp_path / "undisturbed")
 
+    def test_before_the_first_step_is_no_dead_end(
+        self, root: Path, own_data: tuple[str, ...], train: Train, tmp_path: Path
+    ) -> None:
+        image, output = image_of_step(root, 0), tmp_path / "run"
+        aside = image.with_suffix(".aside")
+        image.rename(aside)
+        assert train(output, *own_data, *ONE_EPOCH).code == 2
+        changed = (*own_data, *ONE_EPOCH, "--set", "train.lr=0.001")
+        refused = train(output, *changed, "--resume")
+        assert refused.code == 2
+        assert "train.lr   was 0.0005 in the run, is 0.001 now" in refused.err
+        assert "no step was trained yet; start the run anew, without --resume" in refused.err
+        aside.rename(image)
+        assert train(output, *changed).code == 0
+        assert load_recipe(output / "recipe.yaml").train.lr == 0.001
+        again = train(output, *changed)
+        assert again.code == 2
+        assert "is not empty" in again.err
+
     def test_is_skipped_counted_and_logged_if_the_recipe_says_so(
         self, root: Path, own_data: tuple[str, ...], train: Train, tmp_path: Path
     ) -> None:

@@ -219,4 +219,30 @@ def test_results_are_not_overwritten(
 ) -> None:
     (tmp_path / "summary.json").write_text("mine")
     line = refused_line("inspect-matching", "--trace", trace, "--output", tmp_path)
-    assert "holds summary.json already" in line
+    assert "holds summary.json already; give another --output, or --force" in line
+
+
+def test_force_replaces_an_earlier_inspection(msdetr: Msdetr, trace: Path, tmp_path: Path) -> None:
+    (first, second, *_) = (image.image_id for image in MatchTrace.load(trace).images)
+    command = ("inspect-matching", "--trace", trace, "--output", tmp_path, "--layers", "0")
+    assert msdetr(*command, "--image-ids", str(first)).code == 0
+    mine = ["groups.csv", "notes.txt", "pictures/mine.png"]
+    for name in mine:
+        (tmp_path / name).write_text("mine")
+    assert msdetr(*command, "--image-ids", str(second), "--force").code == 0
+    names = {path.name for path in (tmp_path / "pictures").iterdir()} - {"mine.png"}
+    assert names
+    assert all(name.startswith(f"{second:012d}_") for name in names)
+    # The table of an earlier inspection would be taken for one of this; other files stay.
+    assert [name for name in mine if (tmp_path / name).exists()] == mine[1:]
+    assert {row["image"] for row in csv.DictReader((tmp_path / "assignments.csv").open())} == {
+        str(second)
+    }
+
+
+def test_force_replaces_nothing_of_another_kind(
+    refused_line: Callable[..., str], trace: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "pictures").write_text("mine")
+    line = refused_line("inspect-matching", "--trace", trace, "--output", tmp_path, "--force")
+    assert f"{tmp_path / 'pictures'}: is no result of an inspection" in line

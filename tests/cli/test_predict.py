@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 from pycocotools.coco import COCO
+from safetensors.torch import load_file
+
+from msdetr.api.detection.image_detections import ImageDetections
+from msdetr.engine.checkpoint import read_info, save_checkpoint
 
 Predict = Callable[..., Any]
 
@@ -285,6 +290,56 @@ class TestOutput:
             f"error: {tmp_path}: holds {name} already; give another --output, or --force"
         )
 
+    @pytest.mark.parametrize("force", [(), ("--force",)], ids=["new", "force"])
+    def test_an_interrupted_prediction_leaves_what_was_there(
+        self,
+        force: tuple[str, ...],
+        *,
+        predict: Predict,
+        msdetr: Callable[..., Any],
+        run_dir: Path,
+        shapes_root: Path,
+        tmp_path: Path,
+        content_of: Callable[[Path], dict[str, str]],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        output, images = tmp_path / "a" / "out", shapes_root / "val2017"
+        if force:
+            predict(next(images.iterdir()), "--output", output)
+        before, drawn = content_of(tmp_path), ImageDetections.draw
+
+        def stop_at_the_second(self: ImageDetections, *arguments: Any) -> Any:
+            if calls:
+                signal.raise_signal(signal.SIGTERM)
+            calls.append(1)
+            return drawn(self, *arguments)
+
+        calls: list[int] = []
+        command = ("predict", "--ckpt", run_dir, images, "--output", output, "--device", "cpu")
+        with monkeypatch.context() as patch:
+            patch.setattr(ImageDetections, "draw", stop_at_the_second)
+            assert msdetr(*command, *force).code == 143
+        assert len(calls) == 1
+        assert content_of(tmp_path) == before
+        assert (tmp_path / "a").exists() == bool(force)
+        assert msdetr(*command, *force).code == 0
+        assert len(list((output / "drawings").iterdir())) == 4
+
+    @pytest.mark.parametrize("name", ["drawings", "images.json"])
+    def test_links_are_not_written_through(
+        self,
+        name: str,
+        run_dir: Path,
+        photo: Path,
+        tmp_path: Path,
+        refused_line: Callable[..., str],
+    ) -> None:
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / name).symlink_to(tmp_path / "elsewhere")
+        command = ("predict", "--ckpt", run_dir, photo, "--output", tmp_path / "out", "--force")
+        assert f"out/{name}: is no result of a prediction" in refused_line(*command)
+
     @pytest.mark.parametrize("name", ["predictions.json", "drawings"])
     def test_force_replaces_nothing_of_another_kind(
         self,
@@ -343,3 +398,24 @@ def test_threshold_out_of_range(msdetr: Callable[..., Any], run_dir: Path, photo
     done = msdetr("predict", "--ckpt", run_dir, photo, "--threshold", "1.5")
     assert (done.code, done.out) == (2, "")
     assert "--threshold" in done.err
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(
+    value: float,
+    msdetr: Callable[..., Any],
+    run_dir: Path,
+    photo: Path,
+    tmp_path: Path,
+) -> None:
+    weights = load_file(run_dir / "checkpoints/best/model.safetensors")
+    info = read_info(run_dir / "checkpoints/best")
+    broken = tmp_path / "broken"
+    save_checkpoint(broken, info=info, model={k: v + value for k, v in weights.items()})
+    for command in (("predict", photo, "--output", tmp_path / "out"), ("eval",)):
+        done = msdetr(*command, "--ckpt", broken, "--device", "cpu")
+        assert (done.code, done.out) == (1, "")
+        (line,) = [each for each in done.err.splitlines() if each.startswith("error: ")]
+        assert line.startswith("error: the detections are not finite: ")
+        assert "Traceback" not in done.err
+    assert not (tmp_path / "out").exists()

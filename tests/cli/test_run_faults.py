@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from msdetr.engine.records import RunRecords
 from msdetr.engine.run_state import RunState
@@ -129,3 +130,28 @@ def test_dead_data_worker_is_one_line_and_resumable(
     assert "Traceback" not in stopped.err
     assert train(output, *worker, "--resume").code == 0
     assert sums_of(output) == sums_of(run_dir)
+
+
+def test_full_shared_memory_stops_with_the_ways_out_and_keeps_the_state(
+    tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a full /dev/shm does in a worker, which inherits the patch; truly in the unit test."""
+    output, sign, share = tmp_path / "run", tmp_path / "full", torch.UntypedStorage._share_fd_cpu_
+
+    def refuse_if_full(storage: torch.UntypedStorage) -> object:
+        if sign.exists():
+            raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2>")
+        return share(storage)
+
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", refuse_if_full)
+    options = ("--set", "data.num_workers=1", "--set", "evaluation.every_epochs=2")
+    with after_step(2, sign.touch):
+        stopped = train(output, *options)
+    assert (stopped.code, stopped.out) == (1, ""), stopped.err
+    last_line = stopped.err.splitlines()[-1]
+    assert last_line.startswith("error: the data workers ran out of shared memory (RuntimeError: ")
+    assert "--shm-size=8g" in last_line
+    assert "data.num_workers: 0" in last_line
+    assert "is saved in" in stopped.err
+    info = json.loads((output / "checkpoints/last/checkpoint.json").read_text())
+    assert info["run_state"]["step"] == 2

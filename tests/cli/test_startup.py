@@ -32,7 +32,14 @@ GROUPS = {(str(group.name),) for group in main.app.registered_groups}
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["train", "--help"], ["eval", "--help"], ["recipes", "list"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["train", "--help"],
+        ["eval", "--help"],
+        ["recipes", "list"],
+        ["runs", "--help"],
+    ],
     ids=" ".join,
 )
 def test_nothing_heavy_is_imported(arguments: list[str]) -> None:
@@ -45,6 +52,11 @@ def test_nothing_heavy_is_imported(arguments: list[str]) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
+
+
+def test_detector_needs_no_scipy() -> None:
+    code = "import sys, msdetr; msdetr.Detector; sys.exit('scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_all_commands_are_looked_at() -> None:
@@ -77,3 +89,21 @@ def test_examples_use_options_that_exist(command: str, msdetr: Callable[..., Any
     known = msdetr(command, "--help").out.partition("Examples:\n")[0]
     foreign = {"--nproc-per-node"}  # of the launcher
     assert not [option for option in options - foreign if option not in known]
+
+
+# They print no table: files that were written, YAML, or a line for each thing that is wrong.
+WITHOUT_JSON = {
+    ("train",),
+    ("plot",),
+    ("import-official",),
+    ("data", "convert"),
+    ("recipes", "show"),
+    ("recipes", "copy"),
+    ("recipes", "validate"),
+}
+
+
+def test_every_command_with_a_table_has_json(msdetr: Callable[..., Any]) -> None:
+    commands = {command for command in COMMANDS if command and command not in GROUPS}
+    without = {words for words in commands if "--json" not in msdetr(*words, "--help").out}
+    assert without == WITHOUT_JSON

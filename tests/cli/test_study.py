@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 import yaml
 
+from msdetr.process_lock import hold
 from msdetr.study.design import load_design, resolve_arms
 from msdetr.study.folder import StudyFolder
-from msdetr.study.process_lock import hold
 
 ROOT = Path(__file__).resolve().parents[2]
 Msdetr = Callable[..., Any]

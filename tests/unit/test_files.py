@@ -16,7 +16,9 @@ import pytest
 from msdetr.errors import CheckpointError, TraceError
 from msdetr.files import (
     SUMS_FILE,
+    UNFINISHED,
     digest_file,
+    filling_directory,
     list_sums,
     older_of,
     providing_directory,
@@ -238,6 +240,62 @@ class TestReplacingDirectory:
         for name in FILES:
             path = tmp_path / "ours" / name
             refuse_unlisted(path, digest_file(path), TraceError)
+
+
+class TestFillingDirectory:
+    def test_everything_takes_its_name_at_the_end_beside_what_is_there(
+        self, tmp_path: Path
+    ) -> None:
+        (tmp_path / "set" / "pictures").mkdir(parents=True)
+        for name in ("old.txt", "notes.txt", "pictures/mine.txt"):
+            (tmp_path / "set" / name).write_text("old")
+        with filling_directory(tmp_path / "set") as aside:
+            (aside / "pictures").mkdir()
+            (aside / "more").mkdir()
+            for name in ("old.txt", "pictures/new.txt", "more/new.txt"):
+                (aside / name).write_text("new")
+            assert contents_of(tmp_path / "set" / "pictures") == {"mine.txt": "old"}
+            assert (tmp_path / "set" / "old.txt").read_text() == "old"
+        assert names_in(tmp_path / "set") == ["more", "notes.txt", "old.txt", "pictures"]
+        assert (tmp_path / "set" / "old.txt").read_text() == "new"
+        assert contents_of(tmp_path / "set" / "pictures") == {"mine.txt": "old", "new.txt": "new"}
+
+    @pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError, SystemExit])
+    @pytest.mark.parametrize("is_new", [False, True])
+    def test_an_interruption_leaves_what_was_there(
+        self, tmp_path: Path, interruption: type[BaseException], is_new: bool
+    ) -> None:
+        directory = tmp_path / "a" / "set"
+        if not is_new:
+            directory.mkdir(parents=True)
+            (directory / "old.txt").write_text("old")
+        with pytest.raises(interruption):
+            interrupt(filling_directory(directory), interruption, lambda aside: aside / "new.txt")
+        assert names_in(tmp_path) == ([] if is_new else ["a"])
+        assert is_new or contents_of(directory) == {"old.txt": "old"}
+
+    def test_a_disk_that_refuses_leaves_what_was_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        refuse(monkeypatch, os, "fsync", errno.ENOSPC)
+        with pytest.raises(OSError, match="No space"), filling_directory(tmp_path / "set") as aside:
+            (aside / "new.txt").write_text("new")
+        assert names_in(tmp_path) == []
+
+    def test_what_a_killed_process_left_is_removed(self, tmp_path: Path) -> None:
+        (tmp_path / UNFINISHED).mkdir()
+        (tmp_path / UNFINISHED / "half.txt").write_text("half")
+        with filling_directory(tmp_path) as aside:
+            (aside / "new.txt").write_text("new")
+        assert contents_of(tmp_path) == {"new.txt": "new"}
+
+    def test_links_to_directories_are_not_followed(self, tmp_path: Path) -> None:
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "set").mkdir()
+        (tmp_path / "set" / "pictures").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(OSError, match="pictures"), filling_directory(tmp_path / "set") as aside:
+            (aside / "pictures").mkdir()
+        assert names_in(tmp_path / "elsewhere") == []
 
 
 class TestProvidingDirectory:

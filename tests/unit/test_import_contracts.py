@@ -15,6 +15,7 @@ _TENSORS = {"structures", "boxes", "errors"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
+    "process_lock": set(),
     "seeding": {"errors"},
     "image_files": {"errors"},
     "csv_files": set(),
@@ -24,18 +25,22 @@ ALLOWED: dict[str, set[str]] = {
     "structures": {"errors"},
     "boxes": {"errors"},
     "recipe": {"errors", "pretraining", "recipes"},
-    "ops": {"errors", "extensions"},
+    "ops": {"errors", "extensions", "files"},
     "data": _TENSORS | {"files", "seeding", "image_files"},
     "model": _TENSORS | {"ops", "pretraining"},
     "assignment": _TENSORS,
     "losses": _TENSORS,
-    "engine": {"errors", "files", "seeding", "terminal"},
+    "engine": {"errors", "files", "process_lock", "seeding", "terminal"},
     "evaluation": _TENSORS | {"files"},
     "drawing": _TENSORS | {"files"},
     "inspection": _TENSORS
     | {"csv_files", "files", "image_files", "assignment", "losses", "drawing"},
     "run_report": {"errors", "files", "drawing"},
-    "study": {"csv_files", "errors", "files", "recipe", "evaluation", "inspection", "drawing"},
+    "stored_runs": {"errors", "files", "recipe"},
+    "study": {
+        *("csv_files", "errors", "files", "process_lock", "stored_runs"),
+        *("recipe", "evaluation", "inspection", "drawing"),
+    },
     "export": _TENSORS | {"model", "ops", "files"},
     "interop": {"errors", "files"},
     "build": {
@@ -57,10 +62,12 @@ ALLOWED: dict[str, set[str]] = {
             "files",
             "image_files",
             "pretraining",
+            "process_lock",
             "seeding",
             "drawing",
             "inspection",
             "run_report",
+            "stored_runs",
             "study",
             "export",
             "terminal",
@@ -72,8 +79,8 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Parts that must start without loading torch.
 TORCH_FREE = {
-    *("errors", "files", "version", "terminal", "pretraining"),
-    *("recipe", "recipes", "extensions"),
+    *("errors", "files", "version", "terminal", "pretraining", "process_lock"),
+    *("recipe", "recipes", "extensions", "stored_runs"),
 }
 
 

@@ -65,6 +65,7 @@ COVERED_BY = {
     "tests/cli/test_mds.py": ("api/traces/suppression_traces",),
     "tests/cli/test_query_groups.py": ("api/traces/group_traces",),
     "tests/cli/test_replay.py": ("api/replay",),
+    "tests/cli/test_runs.py": ("api/runs",),
     "tests/cli/test_study_analysis.py": (
         "api/study/cell_analysis",
         "study/stored_analysis",
@@ -137,6 +138,7 @@ COVERED_BY = {
         "recipe/training",
     ),
     "tests/unit/recipe/test_scheme.py": ("recipe/assigners",),
+    "tests/unit/stored_runs/test_stored_run.py": ("stored_runs/checkpoint_info",),
     "tests/unit/study/test_folder.py": ("study/lock",),
     "tests/unit/study/test_headline.py": ("study/interval",),
     "tests/unit/test_build.py": (

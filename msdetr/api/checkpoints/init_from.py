@@ -59,7 +59,7 @@ def initialise_from(model: DetectionModel, source: Path, *, quiet: bool = False)
         CheckpointError: The source cannot be read, or nothing in it fits.
     """
     own = unique_state(model)
-    given, unknown = _read(source, model)
+    given, unknown = _read(source, model, quiet=quiet)
     loaded = [name for name in own if name in given and given[name].shape == own[name].shape]
     if not loaded:
         raise CheckpointError(str(source), "holds no weight that fits the model")
@@ -76,10 +76,14 @@ def initialise_from(model: DetectionModel, source: Path, *, quiet: bool = False)
     return result
 
 
-def _read(source: Path, model: DetectionModel) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+def _read(
+    source: Path, model: DetectionModel, *, quiet: bool
+) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
     if source.is_file():
-        published = read_published_file(source).state
-        translation = translate(published, model.state_dict(), str(source))
+        published = read_published_file(source)
+        if published.notice:
+            LiteralConsole(stderr=True, quiet=quiet).say(f"{source}: {published.notice}")
+        translation = translate(published.state, model.state_dict(), str(source))
         return translation.state, translation.unknown
     checkpoint = resolve_checkpoint(source)
     read_info(checkpoint)  # refuses a checkpoint that is damaged anywhere

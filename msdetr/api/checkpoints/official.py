@@ -31,6 +31,7 @@ from msdetr.errors import CheckpointError, Problem, RecipeError, UsageError
 from msdetr.interop.official import count_classes, find_mismatches, from_published, to_published
 from msdetr.interop.published_file import read_published_file, write_published_file
 from msdetr.recipe import ModelRecipe, QueryGroupsRecipe, load_recipe
+from msdetr.terminal import LiteralConsole
 
 # What the published code fixes where our recipes have a choice.
 _PUBLISHED_NORMS = ("frozen_batch", "batch")  # one and the same in evaluation mode
@@ -97,6 +98,8 @@ def load_official(
     if unpublished:
         raise RecipeError(recipe, unpublished)
     published = read_published_file(path)
+    if published.notice:
+        LiteralConsole(stderr=True).say(f"{path}: {published.notice}")
     num_classes = count_classes(published.state)
     with torch.random.fork_rng(devices=[]):
         model = build_model(

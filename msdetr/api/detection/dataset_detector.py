@@ -14,6 +14,7 @@ from msdetr.data.batching import Batch
 from msdetr.data.dataset import DetectionDataset
 from msdetr.data.loading import BatchLoader
 from msdetr.data.sampling import eval_batches
+from msdetr.errors import MsdetrError
 from msdetr.evaluation.results import detections_to_results
 from msdetr.evaluation.settings import DetectionSettings
 from msdetr.model.detections import select_detections, suppress_duplicates
@@ -162,6 +163,9 @@ def make_detections(
         layer: Which of them, counted from 0; -1 for the last.
         original_hw: [B, 2] height and width of the images before resizing, in pixels.
         settings: How detections are made.
+
+    Raises:
+        MsdetrError: Scores or boxes are not finite.
     """
     detections = select_detections(
         predictions.logits[layer].float(),
@@ -169,9 +173,21 @@ def make_detections(
         original_hw.to(predictions.logits.device),
         settings.limit,
     )
+    _require_finite(detections)
     if settings.nms_threshold is None:
         return detections
     return suppress_duplicates(detections, settings.nms_threshold)
+
+
+def _require_finite(detections: Detections) -> None:
+    for name, values in (("scores", detections.scores), ("boxes", detections.boxes_xyxy_px)):
+        wrong = values.numel() - int(torch.isfinite(values).sum())
+        if wrong:
+            raise MsdetrError(
+                f"the detections are not finite: {wrong} of {values.numel()} numbers of their "
+                f"{name} are NaN or infinite; the weights are damaged or diverged, or the model "
+                "needs train.precision=fp32"
+            )
 
 
 def _stack(first: Predictions, second: Predictions) -> Predictions:

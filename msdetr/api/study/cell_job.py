@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msdetr.api.study.cell_process import CellOrder
+from msdetr.files import replace_text
+from msdetr.process_lock import HeldError, hold, is_held, note_holder, read_holder
 from msdetr.study.cell import Cell
-from msdetr.study.process_lock import HeldError, hold, is_held, note_holder, read_holder
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -122,7 +123,7 @@ class CellJob:
                     asked = True
 
     def _note(self, error: str) -> None:
-        self.cell.error_file.write_text(error + "\n", encoding="utf-8")
+        replace_text(self.cell.error_file, error + "\n")
 
 
 def _describe(code: int) -> str:

@@ -94,7 +94,7 @@ def report_study(
     finished = [cell for cell in cells if cell.state == "finished"]
     truth = read_ground_truth(finished, data) if finished else GroundTruth(_NO_IMAGES, ())
     looked_at = show_progress(finished, len(finished), "examining cells")
-    found = {cell.name: examine(cell, truth, design.metric) for cell in looked_at}
+    found = {cell.name: examine(cell, truth, design) for cell in looked_at}
     lock = folder.read_lock()
     findings = _collect(design, lock, cells, found, truth)
     return StudyReport(findings, _write(findings, output, _draw(findings, lock, truth, data)))
@@ -121,6 +121,7 @@ def _collect(
         description=design.description.strip(),
         metric=design.metric,
         smallest_effect=design.smallest_effect,
+        nms_threshold=design.nms_threshold,
         budget=design.budget
         if design.max_seconds is None
         else f"{design.max_seconds:g} seconds of training",
@@ -198,20 +199,20 @@ def _write(
     findings: StudyFindings, output: Path, pictures: Sequence[TargetPicture]
 ) -> tuple[Path, ...]:
     figures = draw_study(findings)
-    with writing(output):
+    with writing(output) as aside:
         folder = output / FIGURES_FOLDER
-        with replacing_directory(folder) as aside:
+        with replacing_directory(folder) as drawn:
             for name, figure in figures.items():
-                save_figure(figure, aside / f"{name}.svg")
+                save_figure(figure, drawn / f"{name}.svg")
             for picture in pictures:
-                picture.save(aside)
+                picture.save(drawn)
         page = compose_page(
             findings,
             {name: folder / f"{name}.svg" for name in figures},
             [CaptionedPicture(folder / each.file_name, each.caption) for each in pictures],
         )
         for name, text in zip(FILES, _render(findings, page), strict=True):
-            replace_text(output / name, text)
+            replace_text(aside / name, text)
     return tuple(output / name for name in (*FILES, FIGURES_FOLDER))
 
 

@@ -19,12 +19,12 @@ from msdetr.api.study.progress import StudyProgress
 from msdetr.engine.signals import StopRequest
 from msdetr.errors import InterruptedRunError, Problem, StudyError, UsageError
 from msdetr.files import replace_text
+from msdetr.process_lock import HeldError, hold, is_held, read_holder
 from msdetr.recipe import Recipe, recipe_to_yaml
 from msdetr.study.cell import Cell
 from msdetr.study.design import cell_recipe, load_design, resolve_arms
 from msdetr.study.folder import StudyFolder
 from msdetr.study.lock import StudyLock
-from msdetr.study.process_lock import HeldError, hold, is_held, read_holder
 from msdetr.terminal import LiteralConsole
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from msdetr.evaluation.results import read_results
 from msdetr.files import digest_file
 from msdetr.study.cell import Cell
 from msdetr.study.cell_findings import COSTS, CellFindings, StoredCell, examine_cell
+from msdetr.study.design import StudyDesign
 from msdetr.study.stored_analysis import read_analysis
 
 # Of the numbers in metrics.json and those computed again; both come from the same detections.
@@ -77,30 +78,33 @@ def read_ground_truth(cells: Sequence[Cell], data: str | None) -> GroundTruth:
     return GroundTruth(content, tuple(ids[: first.limit]))
 
 
-def examine(cell: Cell, truth: GroundTruth, metric: str) -> CellFindings:
+def examine(cell: Cell, truth: GroundTruth, design: StudyDesign) -> CellFindings:
     """Read a finished cell and compute what its detections come to.
 
     Args:
         cell: A finished cell.
         truth: What it was scored against.
-        metric: Decides the study.
+        design: Of the study.
 
     Raises:
         StudyError: A file is missing or damaged, or does not belong to the others.
         DataError: So are the detections.
     """
+    stored = _read_cell(cell, design.metric)
     found = examine_cell(
-        _read_cell(cell, metric),
+        stored,
         truth.content,
         read_detections(cell, truth),
         image_ids=truth.image_ids,
-        metric=metric,
+        metric=design.metric,
+        nms_threshold=design.nms_threshold,
     )
-    stated, computed = found.stored.metrics[metric], float(found.resampled.values[0])
-    if stated is not None and not abs(stated - computed) <= _TOLERANCE:
+    stated, computed = stored.metrics["ap"], found.nms.rows[0].ap
+    if stated is not None and not (computed is not None and abs(stated - computed) <= _TOLERANCE):
+        here = "undefined" if computed is None else f"{computed:.6f}"
         raise StudyError(
             str(_predictions_of(cell)),
-            f"is not what metrics.json beside it was computed from: {metric} is {computed:.6f} "
+            f"is not what metrics.json beside it was computed from: ap is {here} "
             f"here and {stated:.6f} there",
         )
     return found

@@ -63,7 +63,10 @@ def find_start(
         _check_nothing_was_saved(directory)
         # Its settings are still in its recipe.
         begun = recipe_to_dict(load_recipe(directory.recipe_file))
-        _check_same_recipe(begun, recipe, directory.recipe_file)
+        try:
+            _check_same_recipe(begun, recipe, directory.recipe_file)
+        except CheckpointError as error:
+            raise _with_way_out(error, directory) from error
         return None
     try:
         _check_same_run(last, recipe)
@@ -90,7 +93,10 @@ def _check_nothing_was_saved(directory: RunDirectory) -> None:
 
 
 def _with_way_out(error: CheckpointError, directory: RunDirectory) -> CheckpointError:
-    """Name the checkpoints beside a damaged one."""
+    """Say that a run without any step can begin anew; name the checkpoints beside a damaged one."""
+    if directory.is_untrained:
+        hint = "no step was trained yet; start the run anew, without `resume`"
+        return CheckpointError(error.source, [*error.problems, Problem("", hint)])
     others = directory.other_checkpoints()
     if not others or any(problem.where for problem in error.problems):
         return error

@@ -22,6 +22,7 @@ def _others(study: StudyFindings) -> Iterator[ArmFindings]:
 
 
 def _verdicts(study: StudyFindings) -> Section:
+    metric = metric_title(study.metric, study.nms_threshold)
     sentences = [str(arm.decision.verdict) for arm in study.arms if arm.decision is not None]
     return Section(
         title="Verdicts",
@@ -29,18 +30,28 @@ def _verdicts(study: StudyFindings) -> Section:
         figures=("forest", "epochs"),
         tables=(_values(study),),
         notes=(
-            f"Differences are {metric_title(study.metric)} of an arm minus that of "
-            f"{study.baseline} with the same seed. Better and worse: the 95% interval of the mean "
-            "difference excludes 0, and p stays below 0.05 once corrected for the number of arms. "
+            f"Differences are {metric} of an arm minus that of {study.baseline} with the same "
+            "seed. Better and worse: the 95% interval of the mean difference excludes 0, and p "
+            "stays below 0.05 once corrected for the number of arms. "
             f"No difference worth having: the interval lies within ±{study.smallest_effect:g}. "
             "Undecided: anything else.",
+            *_suppression(study),
         ),
     )
+
+
+def _suppression(study: StudyFindings) -> Iterator[str]:
+    if study.nms_threshold is not None:
+        yield (
+            f"All arms are compared after class-wise NMS at {study.nms_threshold:g}; only the "
+            "curves over epochs and the table of duplicates are of all detections."
+        )
 
 
 def _values(study: StudyFindings) -> Table:
     """One row per arm, one column per seed."""
     states = {(cell.arm, cell.seed): cell.state for cell in study.cells}
+    metric = metric_title(study.metric, study.nms_threshold)
     return Table(
         header=("arm", *(f"seed {seed}" for seed in study.seeds), "mean ± spread"),
         rows=tuple(
@@ -56,7 +67,7 @@ def _values(study: StudyFindings) -> Table:
             )
             for arm in study.arms
         ),
-        title=f"{metric_title(study.metric)} of the last evaluation of every cell",
+        title=f"{metric} of the last evaluation of every cell",
     )
 
 

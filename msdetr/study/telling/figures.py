@@ -59,7 +59,8 @@ def _draw_forest(study: StudyFindings, arms: Sequence[tuple[ArmFindings, Decisio
         _draw_arm(plot, -place, decision, color_of(_series(study, arm)))
     plot.set_yticks([-place for place in range(len(arms))], [_short(arm.name) for arm, _ in arms])
     plot.set_ylim(-len(arms) + 0.4, 0.6)
-    plot.set_xlabel(f"difference of {metric_title(study.metric)} from {_short(study.baseline)}")
+    metric = metric_title(study.metric, study.nms_threshold)
+    plot.set_xlabel(f"difference of {metric} from {_short(study.baseline)}")
     plot.tick_params(axis="y", length=0)
     plot.spines["left"].set_visible(False)
     plot.margins(x=0.06)
@@ -121,7 +122,8 @@ def _draw_epochs(study: StudyFindings, arms: Sequence[ArmFindings]) -> Figure:
         for arm in arms
     ]
     name = metric_title(study.metric)
-    title = f"{name}, mean over seeds; the shade reaches from the lowest to the highest"
+    plain = "" if study.nms_threshold is None else " without NMS"
+    title = f"{name}{plain}, mean over seeds; the shade reaches from the lowest to the highest"
     panel = Panel(title="", y_label=name, curves=curves)
     figure = draw_curves([panel], "epoch", num_columns=2)
     (plot,) = figure.axes

@@ -18,7 +18,7 @@ _SPECIAL = {
 
 def render_latex(study: StudyFindings) -> str:
     """Return a ``tabular`` with one row per arm."""
-    metric = metric_title(study.metric)
+    metric = metric_title(study.metric, study.nms_threshold)
     rows = [" & ".join(_cells(arm, study)) + r" \\" for arm in study.arms]
     return "\n".join(
         [

@@ -8,10 +8,11 @@ from msdetr.study.seed_means import SeedMean
 NONE = "–"  # noqa: RUF001 - a dash, not a minus
 
 
-def metric_title(key: str) -> str:
+def metric_title(key: str, nms_threshold: float | None = None) -> str:
     """Write a key of ``metrics.json`` as papers do: ``ap_small`` is AP small."""
     name, _, rest = key.partition("_")
-    return f"{name.upper()} {rest}".strip()
+    suppressed = "" if nms_threshold is None else f" after NMS at {nms_threshold:g}"
+    return f"{name.upper()} {rest}".strip() + suppressed
 
 
 def plain(value: float | None, digits: int = 3) -> str:

@@ -14,7 +14,7 @@ def facts(study: StudyFindings) -> list[tuple[str, str]]:
     """List what to know first, as name and value."""
     finished = sum(cell.is_finished for cell in study.cells)
     return [
-        ("metric", metric_title(study.metric)),
+        ("metric", metric_title(study.metric, study.nms_threshold)),
         ("smallest effect of interest", f"{study.smallest_effect:g}"),
         ("equal for all cells", study.budget),
         ("baseline", study.baseline),

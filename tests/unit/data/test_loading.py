@@ -5,7 +5,7 @@ import torch
 from torch.utils.data import Dataset
 
 from msdetr.data.batching import Batch, Collator
-from msdetr.data.loading import BatchLoader, report_unless_abandoned
+from msdetr.data.loading import BatchLoader
 from msdetr.data.sample import Sample
 from msdetr.data.sampling import Key
 from msdetr.errors import DataError
@@ -61,15 +61,3 @@ def test_an_abandoned_epoch_leaves_nothing_behind(num_workers: int) -> None:
     loader = BatchLoader(Images(), COLLATE, num_workers=num_workers)
     next(loader.load([[(0, position)] for position in range(10)]))
     assert ids(list(loader.load([[(1, 5)], [(1, 0)]]))) == [[105], [100]]
-
-
-@pytest.mark.parametrize(
-    ("error", "is_reported"),
-    [(EOFError(), False), (ConnectionResetError(), False), (OSError("disk"), True)],
-    ids=["eof", "reset", "other"],
-)
-def test_worker_says_nothing_of_a_training_that_hung_up(
-    error: Exception, is_reported: bool, capfd: pytest.CaptureFixture[str]
-) -> None:
-    report_unless_abandoned(type(error), error, None)
-    assert bool(capfd.readouterr().err) is is_reported

@@ -8,9 +8,9 @@ from typing import cast
 import pytest
 from torch import distributed
 
-from msdetr.engine.failures import DataWorkerError, explain_failure
+from msdetr.engine.failures import explain_failure
 from msdetr.engine.roll_call import LostProcessError, RollCall
-from msdetr.errors import DataError
+from msdetr.errors import DataError, DataWorkerError
 
 GLOO = (
     "[/x/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [10.0.0.2]:5. "

@@ -66,3 +66,37 @@ def test_epoch_checkpoints_sort_by_name(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     assert run.epoch_checkpoint(7).name == "epoch_007"
     assert run.epoch_checkpoint(7).parent == run.last.parent == run.best.parent
+
+
+@pytest.mark.parametrize(
+    ("step", "name", "content", "is_free"),
+    [
+        (0, "train.log", "failed", True),
+        (0, "metrics.jsonl", "", True),
+        (None, "train.log", "failed", True),
+        (1, "train.log", "failed", False),
+        (0, "metrics.jsonl", '{"kind": "step", "step": 1}\n', False),
+        (None, "metrics.jsonl", '{"kind": "step", "step": 1}\n', False),
+        (0, "thesis.tex", "", False),
+        ("nonsense", "train.log", "failed", False),
+        (0, "checkpoints/best/checkpoint.json", "{}", False),
+    ],
+)
+def test_a_run_without_any_step_is_no_obstacle(
+    tmp_path: Path, step: object, name: str, content: str, is_free: bool
+) -> None:
+    run = RunDirectory(tmp_path)
+    run.create(recipe_text="x: 1\n", environment={})
+    if step is not None:
+        run.last.mkdir()
+        (run.last / "checkpoint.json").write_text(json.dumps({"run_state": {"step": step}}))
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(content)
+    if is_free:
+        run.create(recipe_text="x: 2\n", environment={})
+        assert run.find_last() is None
+        assert run.recipe_file.read_text() == "x: 2\n"
+    else:
+        with pytest.raises(RunDirectoryError, match="not empty"):
+            run.create(recipe_text="x: 2\n", environment={})
+        assert run.recipe_file.read_text() == "x: 1\n"

@@ -93,22 +93,6 @@ def test_a_signal_in_a_destructor_is_not_lost() -> None:
         use()
 
 
-def test_lost_workers_raise_nothing_where_they_are_ignored() -> None:
-    def raise_it(*_: object) -> None:
-        raise RuntimeError("lost")
-
-    before = signal.signal(signal.SIGCHLD, raise_it)
-    try:
-        with StopRequest() as stop:
-            stop.ignore_children()
-            stop.ignore_children()
-            signal.raise_signal(signal.SIGCHLD)
-        with pytest.raises(RuntimeError, match="lost"):
-            signal.raise_signal(signal.SIGCHLD)
-    finally:
-        signal.signal(signal.SIGCHLD, before)
-
-
 def test_other_threads_go_without() -> None:
     notes = []
 

@@ -35,6 +35,19 @@ def test_bare_state_dict(tmp_path: Path) -> None:
     assert (read.state.keys(), read.arguments) == (STATE.keys(), {})
 
 
+@pytest.mark.parametrize("nested", [True, False])
+def test_names_of_a_wrapped_model_lose_the_wrapper(tmp_path: Path, nested: bool) -> None:
+    wrapped = {f"module.{name}": value for name, value in STATE.items()}
+    torch.save({"model": wrapped} if nested else wrapped, tmp_path / "wrapped.pth")
+    read = read_published_file(tmp_path / "wrapped.pth")
+    assert read.state.keys() == STATE.keys()
+    assert "'module.'" in read.notice
+    some = {**wrapped, "other": torch.zeros(1)}
+    torch.save(some, tmp_path / "some.pth")
+    read = read_published_file(tmp_path / "some.pth")
+    assert (read.state.keys(), read.notice) == (some.keys(), "")
+
+
 def test_written_file_is_read_and_aliases_share_storage(tmp_path: Path) -> None:
     big = torch.randn(1000, 100)
     path = tmp_path / "folder" / "out.pth"

@@ -19,15 +19,16 @@ def test_cells_run_level_by_level_and_row_by_row() -> None:
 
 def test_valid_sizes_count_unpadded_cells(levels: FeatureLevels) -> None:
     memory = Memory.from_levels(levels)
-    assert memory.valid_sizes.tolist() == [
+    expected = [
         [[12, 8], [6, 4], [3, 2], [2, 1]],
         [[10, 12], [5, 6], [3, 3], [2, 2]],
     ]
+    torch.testing.assert_close(memory.valid_ratios, torch.tensor(expected) / memory.level_sizes)
     torch.testing.assert_close(memory.valid_ratios[0, 0], torch.tensor([1.0, 8 / 12]))
 
 
 def test_centres_are_relative_to_the_unpadded_part(levels: FeatureLevels) -> None:
-    centres = Memory.from_levels(levels).cell_centres()
+    centres = Memory.from_levels(levels).cell_centres
     # Image 0, level 0: row 7, column 2 of 8 x 12 unpadded cells on a 12 x 12 map.
     torch.testing.assert_close(centres[0, 7 * 12 + 2], torch.tensor([2.5 / 12, 7.5 / 8]))
     # Image 1, level 1: row 5, column 4 of 6 x 5 unpadded cells on a 6 x 6 map.

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from msdetr.model.axes import Axes
 from msdetr.model.position import sine_box_embedding, sine_position_encoding
 
 
@@ -18,9 +19,9 @@ def wave(coordinate: float, feature: int, num_features: int, temperature: float)
 @pytest.mark.parametrize("temperature", [10000.0, 20.0])
 def test_every_unpadded_cell_follows_the_formula(temperature: float) -> None:
     width, height_px, valid_h, valid_w = 16, 4, 3, 5
-    mask = torch.ones(1, height_px, 7, dtype=torch.bool)
-    mask[:, :valid_h, :valid_w] = False
-    encoding = sine_position_encoding(mask, width, temperature).view(height_px, 7, width)
+    axes = Axes.of([(height_px, 7)], torch.tensor([[[valid_w, valid_h]]], dtype=torch.float32))
+    (encoding,) = sine_position_encoding(axes, width, temperature)
+    encoding = encoding.view(height_px, 7, width)
     half = width // 2
     for row in range(valid_h):
         y = (row + 0.5) / (valid_h + 1e-6) * 2 * math.pi
@@ -32,7 +33,17 @@ def test_every_unpadded_cell_follows_the_formula(temperature: float) -> None:
 
 
 def test_padding_cells_are_finite_even_without_any_image() -> None:
-    assert sine_position_encoding(torch.ones(1, 2, 3, dtype=torch.bool), 8, 1e4).isfinite().all()
+    axes = Axes.of([(2, 3)], torch.zeros(1, 1, 2))
+    (encoding,) = sine_position_encoding(axes, 8, 1e4)
+    assert encoding.isfinite().all()
+
+
+def test_padding_cells_are_where_the_last_unpadded_ones_are() -> None:
+    axes = Axes.of([(3, 4)], torch.tensor([[[2.0, 1.0]]]))
+    (encoding,) = sine_position_encoding(axes, 8, 1e4)
+    cells = encoding.view(3, 4, 8)
+    assert torch.equal(cells[2, 3], cells[0, 1])
+    assert not torch.equal(cells[0, 0], cells[0, 1])
 
 
 def test_box_embedding_follows_the_formula() -> None:

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,52 @@ def test_concurrent_processes_wait_for_one_builder(
     assert outputs[0][0] == outputs[1][0] != ""
     assert runs(compiler_log) == 2  # one compiled and linked
     assert sum("compiling" in err for _, err in outputs) == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda library: library.write_bytes(library.read_bytes()[:-1]),  # cut short
+        lambda library: library.write_bytes(b"C" + library.read_bytes()[1:]),  # of the same size
+        lambda library: library.write_bytes(b""),
+        lambda library: library.unlink(),
+        lambda library: library.with_name("SHA256SUMS").unlink(),  # of an earlier release
+        lambda library: library.with_name("SHA256SUMS").write_bytes(b"\xff"),
+    ],
+)
+def test_what_is_not_as_it_was_compiled_is_built_again(
+    compiler_log: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], object]
+) -> None:
+    use_fake_compiler(compiler_log, monkeypatch)
+    library = native.build()
+    compile_and_link = runs(compiler_log)
+    damage(library)
+    assert not backend_report()[0].built
+    assert native.build().read_text() == "compiled\n"
+    assert runs(compiler_log) == 2 * compile_and_link
+    assert native.plan_build("cpu").is_built
+    assert sorted(entry.name for entry in library.parent.iterdir()) == [
+        "SHA256SUMS",
+        "lock",
+        library.name,
+    ]
+
+
+def test_a_library_is_flushed_before_it_has_its_name(
+    compiler_log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_fake_compiler(compiler_log, monkeypatch)
+    flushed: list[str] = []
+    flush = os.fsync
+
+    def flushing(descriptor: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flushing)
+    library = native.build()
+    assert flushed[:1] == [f"{library.name}.new"]
+    assert "SHA256SUMS.new" in flushed
 
 
 def test_compiler_errors_are_shown(compiler_log: Path, monkeypatch: pytest.MonkeyPatch) -> None:

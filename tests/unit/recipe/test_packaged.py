@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from msdetr.recipe import Recipe, RecipeInfo, load_recipe, packaged_recipes
+from msdetr.recipe.differences import find_differences
 from msdetr.recipe.packaged import packaged_folder
 
 NAMES = [info.name for info in packaged_recipes()]
@@ -95,6 +96,15 @@ def test_twin_differs_in_supervision_only(name: str) -> None:
     assert twin.model.placement == "baseline"
     assert twin.supervision.one_to_one.loss.class_weight == 2
     assert twin.supervision.proposals == recipe.supervision.proposals
+
+
+def test_swin_recipe_differs_in_its_backbone_only() -> None:
+    resnet, swin = load_recipe("mds_ddetr_900q"), load_recipe("mds_ddetr_swin_l_900q")
+    keys = {difference.key for difference in find_differences(resnet, swin)}
+    assert keys == {
+        *("model.backbone.name", "model.backbone.frozen_stages", "model.backbone.drop_path"),
+        "description",
+    }
 
 
 def test_recipe_from_a_package_takes_over_what_its_weights_were_trained_with() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from msdetr.process_lock import hold
 from msdetr.study.cell import Cell
-from msdetr.study.process_lock import hold
 
 
 @pytest.fixture

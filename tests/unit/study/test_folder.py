@@ -110,6 +110,7 @@ def test_added_seeds_and_arms_are_recorded(study: Study) -> None:
     ("changes", "problem"),
     [
         ({"metric": "ap50"}, 'metric: was "ap" when the study began, is "ap50"'),
+        ({"nms_threshold": 0.6}, "nms_threshold: was null when the study began, is 0.6"),
         ({"smallest_effect": 0.01}, "smallest_effect: was 0.005 when the study began, is 0.01"),
         ({"baseline": "many"}, 'baseline: was "one" when the study began, is "many"'),
         ({"seeds": [1, 3]}, "seeds: 2 was part of the study when it began, and is gone"),

@@ -120,3 +120,16 @@ def test_damaged_table_is_no_crash(small_recipe: Load, tmp_path: Path) -> None:
     torch.save({"model": state}, tmp_path / "odd.pth")
     result = start(model, tmp_path / "odd.pth")
     assert (CONTENT, "shape [6, 32] here, [] in the file") in result.reinitialised
+
+
+def test_a_file_of_a_wrapped_model_is_read_and_says_so(
+    small_recipe: Load, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = small_recipe("ddetr_300q")
+    model, other = build(recipe), build(recipe)
+    state = {f"module.{k}": v for k, v in to_published(model.state_dict()).items()}
+    torch.save({"model": state}, tmp_path / "wrapped.pth")
+    result = initialise_from(other, tmp_path / "wrapped.pth")
+    assert not result.reinitialised
+    assert_same(model, other, result.loaded)
+    assert "wrapped.pth: its names begin with 'module.'" in capsys.readouterr().err

@@ -14,8 +14,8 @@ import pytest
 
 from msdetr.api.study.cell_job import CellJob, StudyRun
 from msdetr.api.study.cell_process import CellOrder
+from msdetr.process_lock import hold, is_held, read_holder
 from msdetr.study.cell import Cell
-from msdetr.study.process_lock import hold, is_held, read_holder
 
 MakeJob = Callable[..., CellJob]
 SLEEP = ("sleep", "60")
@@ -79,7 +79,7 @@ def test_its_output_is_kept_and_its_environment_is_set(make_job: MakeJob, cell: 
 
 def test_the_lock_is_held_while_the_process_works(make_job: MakeJob, cell: Cell) -> None:
     code = (
-        "import sys; from pathlib import Path; from msdetr.study.process_lock import is_held\n"
+        "import sys; from pathlib import Path; from msdetr.process_lock import is_held\n"
         "sys.exit(0 if is_held(Path(sys.argv[1])) else 9)"
     )
     make_job([sys.executable, "-c", code, str(cell.lock_file)])()

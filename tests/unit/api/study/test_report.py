@@ -79,6 +79,22 @@ def test_better_arm_is_said_to_be_better(make_study: Make) -> None:
     assert json.loads((study.path / "study.json").read_text()) == report.to_dict()
 
 
+def test_arms_are_compared_after_suppression_where_the_design_says_so(make_study: Make) -> None:
+    study = finished(make_study, TWO_ARMS, nms_threshold=0.6)
+    report = report_study(study.path).to_dict()
+    stored = json.loads((study.folder.cell("mixed", 1) / "evaluation/metrics.json").read_text())
+    mixed = report["arms"][1]
+    after = mixed["measures"]["nms"]["0.6"]
+    assert mixed["values"]["1"] > stored["ap"]  # some targets are found twice
+    assert mixed["measures"]["metrics"]["ap"]["mean"] == after["mean"]
+    assert mixed["comparison"]["mean"] == pytest.approx(after["difference"])
+    assert mixed["measures"]["errors"]["duplicate"]["mean"] < 0.001
+    assert mixed["measures"]["nms"]["none"]["mean"] < after["mean"]
+    page = (study.path / "report.html").read_text()
+    assert "AP after NMS at 0.6 of the last evaluation of every cell" in page
+    assert "curves over epochs and the table of duplicates are of all detections" in page
+
+
 def test_same_cells_give_the_same_bytes_wherever_they_lie(make_study: Make, tmp_path: Path) -> None:
     study = finished(make_study, TWO_ARMS)
     report_study(study.path)

@@ -32,6 +32,7 @@ def study(*arms: ArmFindings) -> StudyFindings:
         description="",
         metric="ap",
         smallest_effect=0.005,
+        nms_threshold=None,
         budget="epochs",
         baseline=arms[0].name,
         seeds=(1, 2, 3),

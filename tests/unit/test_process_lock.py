@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from msdetr.study.process_lock import HeldError, hold, is_held, note_holder, read_holder
+from msdetr.process_lock import HeldError, hold, is_held, note_holder, read_holder
 
 
 def test_a_lock_is_held_inside_the_block_only(tmp_path: Path) -> None:
@@ -45,7 +47,7 @@ def test_a_child_that_inherits_it_holds_it_on(tmp_path: Path) -> None:
 def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
     file = tmp_path / "cell.lock"
     code = (
-        "import sys, time; from pathlib import Path; from msdetr.study.process_lock import hold\n"
+        "import sys, time; from pathlib import Path; from msdetr.process_lock import hold\n"
         "with hold(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(file)]
@@ -70,3 +72,50 @@ def test_a_lock_that_says_nothing_has_no_holder(tmp_path: Path) -> None:
     (tmp_path / "cell.lock").write_text("")
     assert read_holder(tmp_path / "cell.lock") is None
     assert read_holder(tmp_path / "none.lock") is None
+
+
+def test_the_file_is_left_for_those_who_ask_or_removed(tmp_path: Path) -> None:
+    with hold(tmp_path / "kept.lock"), hold(tmp_path / "gone.lock", keep_file=False):
+        assert is_held(tmp_path / "gone.lock")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["kept.lock"]
+
+
+def test_a_lock_on_a_removed_file_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last holder removes its file between another's opening and locking of it."""
+    file, lock, times = tmp_path / "run" / "run.lock", fcntl.flock, []
+
+    def remove_and_lock(descriptor: int, operation: int) -> None:
+        times.append(operation)
+        if len(times) == 1:
+            file.unlink()
+            file.parent.rmdir()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_and_lock)
+    with hold(file):
+        assert len(times) == 2
+        assert is_held(file)
+
+
+def test_a_forked_child_holds_nothing_on(tmp_path: Path) -> None:
+    file = tmp_path / "run.lock"
+    code = (
+        "import os, sys, time; from pathlib import Path; from msdetr.process_lock import hold\n"
+        "with hold(Path(sys.argv[1])):\n"
+        "    child = os.fork()\n"
+        "    if child: print(child, flush=True)\n"
+        "    time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        child = int(holder.stdout.readline())
+        assert is_held(file)
+        holder.kill()
+        holder.wait()
+        os.kill(child, 0)
+        try:
+            with hold(file, wait_seconds=5):
+                assert is_held(file)
+        finally:
+            os.kill(child, signal.SIGKILL)

@@ -1,0 +1,17 @@
+// Blocks that scroll sideways can be reached and moved by keyboard; copying buttons have names of their own.
+function label() {
+  document.querySelectorAll(".md-typeset__scrollwrap, .md-typeset pre > code").forEach((block, index) => {
+    if (block.scrollWidth > block.clientWidth) {
+      block.tabIndex = 0;
+      block.setAttribute("role", "region");
+      block.setAttribute("aria-label", `block ${index + 1}, scrolls sideways`);
+    }
+  });
+  document.querySelectorAll("nav.md-code__nav:not([aria-label])").forEach((nav, index) => {
+    nav.setAttribute("aria-label", `copy block ${index + 1}`);
+  });
+}
+
+new MutationObserver(label).observe(document.body, { childList: true, subtree: true });
+window.addEventListener("resize", label);
+label();

@@ -1,0 +1,1 @@
+"""What training runs left in their directories, read without loading torch."""
