@@ -76,6 +76,18 @@ ReplaceResultsOption = Annotated[
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
+# predict
+
+MaxPixelsOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Pixels of the largest image that is decoded: data.max_image_pixels.",
+        show_default="the recipe's",
+    ),
+]
+
 # train
 
 RunOption = Annotated[

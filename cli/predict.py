@@ -13,6 +13,7 @@ from .options import (
     CheckpointOption,
     DeviceOption,
     JsonOption,
+    MaxPixelsOption,
     OverridesOption,
     PublishedRecipeOption,
     ReplaceResultsOption,
@@ -41,6 +42,7 @@ def predict(
     threshold: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Minimum score of a detection.")
     ] = 0.3,
+    max_pixels: MaxPixelsOption = None,
     force: ReplaceResultsOption = False,
     device: DeviceOption = "auto",
     overrides: OverridesOption = None,
@@ -50,6 +52,7 @@ def predict(
     from msdetr.api.predict import predict as run_prediction
     from msdetr.terminal import LiteralConsole
 
+    limit = [] if max_pixels is None else [f"data.max_image_pixels={max_pixels}"]
     report = run_prediction(
         checkpoint,
         inputs,
@@ -57,7 +60,7 @@ def predict(
         output=output,
         threshold=threshold,
         device=device,
-        overrides=overrides or (),
+        overrides=[*(overrides or ()), *limit],
         force=force,
     )
     if as_json:

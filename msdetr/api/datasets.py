@@ -129,12 +129,15 @@ def load_evaluation_data(
             model.
         UsageError: ``data`` names neither.
     """
-    index = find_index(recipe.data, data)
+    return _evaluation_data(find_index(recipe.data, data), recipe, label_space)
+
+
+def say_readings(data: EvaluationData) -> None:
+    """Warn of annotations that were not as COCO defines them, once per kind."""
     console = LiteralConsole(stderr=True)
-    for finding in index.findings:
+    for finding in data.dataset.index.findings:
         if finding.check in READINGS:
             console.say(f"warning: {finding.line()}")
-    return _evaluation_data(index, recipe, label_space)
 
 
 def find_index(recipe: DataRecipe, data: str | None) -> CocoIndex:

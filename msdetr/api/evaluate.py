@@ -12,7 +12,7 @@ from rich.table import Table
 
 from msdetr.api.checkpoints.loaded import LoadedCheckpoint
 from msdetr.api.checkpoints.official import open_checkpoint
-from msdetr.api.datasets import EvaluationData, load_evaluation_data
+from msdetr.api.datasets import EvaluationData, load_evaluation_data, say_readings
 from msdetr.api.detection.checkpoint_detections import detect_branches, detect_layers
 from msdetr.api.detection.dataset_detector import BranchResults, Results
 from msdetr.api.detection.operations import OperationCounts
@@ -106,6 +106,7 @@ def evaluate(
         report = replace(report, cost=cost)
     if output is not None:
         report.write(output, found.layers[-1])
+    say_readings(images)
     return report
 
 

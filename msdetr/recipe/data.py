@@ -83,7 +83,7 @@ class DataRecipe(Section):
         default="stop",
         description="Missing or damaged training images: stop, or skip (use the next one).",
     )
-    max_image_pixels: int = Field(
+    max_image_pixels: Pixels = Field(
         default=178_956_970,
         ge=1,
         description="Pixels of the largest image that is decoded; larger files are unreadable.",

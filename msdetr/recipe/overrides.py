@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 
 from msdetr.recipe.expectation import SchemaView
@@ -37,6 +38,13 @@ def read_override(text: str) -> tuple[Entry | None, list[RecipeProblem]]:
     for name in reversed(keys):
         entry = Entry(_PLACE, {name: entry})
     return entry, problems
+
+
+def write_override(key: str, value: object) -> str:
+    """Return the text that :func:`read_override` reads as a value of JSON at a dotted key."""
+    if isinstance(value, str) and value and _is_path(tuple(key.strip().split("."))):
+        return f"{key.strip()}={f'./{value}' if value.strip() in _NO_PATH else value}"
+    return f"{key}={json.dumps(value)}"
 
 
 def _read_path(value: str, *, is_spaced: bool) -> Entry:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -16,7 +15,7 @@ from msdetr.evaluation.metrics import SUMMARY_KEYS
 from msdetr.recipe import Recipe, load_recipe
 from msdetr.recipe.differences import find_differences
 from msdetr.recipe.expectation import SchemaView
-from msdetr.recipe.overrides import SET
+from msdetr.recipe.overrides import SET, write_override
 from msdetr.recipe.packaged import find_parent
 from msdetr.recipe.problems import format_problems
 from msdetr.recipe.validation import problem_of
@@ -182,7 +181,7 @@ def _nearest(name: str, known: Mapping[str, object] | tuple[str, ...]) -> str:
 def _resolve_arm(design: StudyDesign, name: str, file: Path) -> Recipe:
     arm = design.arms[name]
     found = find_parent(arm.recipe, file)
-    overrides = [f"{key}={json.dumps(value)}" for key, value in arm.overrides.items()]
+    overrides = [write_override(key, value) for key, value in arm.overrides.items()]
     recipe = load_recipe(arm.recipe if found is None else found, overrides)
     if design.max_seconds is None:
         return recipe

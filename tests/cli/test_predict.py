@@ -189,7 +189,7 @@ class TestInputs:
         (tmp_path / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
         (tmp_path / "notes.txt").write_text("no picture")
         save(tmp_path / "depth.tif", np.asarray([[0.0, 3.5]], dtype=np.float32))
-        limit = ("--set", "data.max_image_pixels=200000")
+        limit = ("--max-pixels", "200000")
         Image.new("1", (500, 500)).save(tmp_path / "huge.png")
         done = msdetr("predict", "--ckpt", run_dir, tmp_path, "--device", "cpu", *limit)
         assert done.code == 1

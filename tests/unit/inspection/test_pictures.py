@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
-from msdetr.inspection.pictures import ImagePictures
+from msdetr.inspection.pictures import ImagePictures, open_photo
 from msdetr.inspection.rematch import rematch
 from msdetr.inspection.trace import TracedImage
 
@@ -51,6 +51,20 @@ def test_an_image_without_targets_has_no_pictures(scene: Scene, tmp_path: Path) 
     made = scene()
     assert pictures_of(made, made.trace.images[1]).save(tmp_path / "pictures") == []
     assert not (tmp_path / "pictures").exists()
+
+
+def test_turned_and_deep_photos_are_shown_as_they_were_decoded(
+    scene: Scene, tmp_path: Path
+) -> None:
+    image = with_photo(scene().trace.images[0], tmp_path, size=(60, 80))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 8
+    Image.open(image.path).save(image.path, exif=exif)
+    photo, note = open_photo(image)
+    assert (photo.size, photo.getpixel((0, 0)), note) == ((80, 60), (10, 90, 10), "")
+    Image.fromarray(np.full((60, 80), 0x4000, dtype=np.uint16)).save(image.path)
+    photo, note = open_photo(image)
+    assert (photo.getpixel((0, 0)), note) == ((64, 64, 64), "")
 
 
 @pytest.mark.parametrize("size", [None, (20, 20)])

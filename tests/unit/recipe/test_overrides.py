@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from msdetr.recipe import load_recipe, recipe_to_yaml
-from msdetr.recipe.overrides import read_override
+from msdetr.recipe.overrides import read_override, write_override
 
 
 @pytest.mark.parametrize(
@@ -115,3 +115,29 @@ def test_broken_value_is_reported_at_its_key_without_a_line() -> None:
     assert problem.key == "a.b"
     assert problem.place is not None
     assert (problem.place.source, problem.place.line) == ("`overrides`", None)
+
+
+@pytest.mark.parametrize("text", [*PATH_TEXTS, "/data/plain", "null", 'ä "b"'])
+def test_written_paths_are_read(text: str) -> None:
+    override = write_override("data.root", text)
+    assert load_recipe("ddetr_300q", [override]).data.root == Path(text)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("description", "note #2: ä"),
+        ("train.lr", 1e-4),
+        ("data.mean", (0.1, 0.2, 0.3)),
+        ("data.root", None),
+        ("data.train", {"images": "a #b", "limit": 3}),
+    ],
+)
+def test_written_values_are_read(key: str, value: Any) -> None:
+    entry, problems = read_override(write_override(key, value))
+    assert problems == []
+    for name in key.split("."):
+        assert entry is not None
+        entry = entry.child(name)
+    assert entry is not None
+    assert entry.plain() == value
