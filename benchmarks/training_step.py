@@ -40,7 +40,7 @@ class OperatorCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
+        self.total: int = 0
 
     def __torch_dispatch__(
         self,
@@ -78,7 +78,8 @@ class Runner:
         """Count the operators of a step."""
         with OperatorCount() as counted:
             self.step()
-        return counted.total
+        total: int = counted.total
+        return total
 
     def measure(self, steps: int) -> float:
         """Return the CPU milliseconds of a step, averaged over some."""

@@ -127,4 +127,4 @@ def _linear_per_layer(linears: Iterable[nn.Linear], features: Tensor) -> Tensor:
     parameters = [(linear.weight, linear.bias) for linear in linears]
     weights, biases = (torch.stack(each) for each in zip(*parameters, strict=True))
     output = torch.baddbmm(biases[:, None], features.flatten(1, 2), weights.transpose(1, 2))
-    return output.unflatten(1, features.shape[1:3])
+    return torch.unflatten(output, 1, features.shape[1:3])
