@@ -34,7 +34,7 @@ class Axes:
         numbers = [torch.arange(side, device=valid_sizes.device) for side in sides]
         # [B, 2 L], heights first.
         extents = valid_sizes.flip(-1).transpose(1, 2).flatten(1)
-        per_side = zip(extents.split(1, dim=1), sides, strict=True)
+        per_side = zip(torch.split(extents, 1, dim=1), sides, strict=True)
         return cls(
             spatial_shapes=tuple(spatial_shapes),
             centres=torch.cat(numbers).to(torch.float32) + 0.5,
@@ -51,7 +51,7 @@ class Axes:
             For every level two views [B, H_l, W_l, ...]: of the rows, and of the columns.
         """
         heights, widths = zip(*self.spatial_shapes, strict=True)
-        parts = values.split([*heights, *widths], dim=1)
+        parts = torch.split(values, [*heights, *widths], dim=1)
         rows, columns = parts[: len(heights)], parts[len(heights) :]
         kept = [-1] * (values.ndim - 2)
         return [

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from msdetr.model.decoder_layer import DecoderLayer, OneToManySource
-from msdetr.model.heads import BoxHead, ClassHead, refine
+from msdetr.model.heads import (
+    BoxHead,
+    ClassHead,
+    box_deltas_of_layers,
+    box_logits,
+    classify_layers,
+    keep_off_border,
+)
 from msdetr.model.memory import Memory
 from msdetr.model.queries import QueryGroup, blocks_of, concatenate
 from msdetr.structures import Predictions
@@ -25,7 +32,7 @@ class DecodedLayer:
         index: Of the layer, from 0.
         content: [B, Q, C] output of the layer.
         boxes: [B, Q, 4] boxes that the layer predicts, in 0..1.
-        base: [B, Q, 2 or 4] what these were refined from.
+        base: [B, Q, 4] logits of what these were refined from.
         one_to_many: [B, Q', C] one-to-many features of the first Q' queries, or None.
     """
 
@@ -105,14 +112,11 @@ class Decoder(nn.Module):
             Predictions per group, in the same order.
         """
         num_many = sum(g.num_queries for g in groups if g.one_to_many) if with_one_to_many else 0
-        one_to_one, one_to_many = _PredictionLists([], []), _PredictionLists([], [])
-        for layer in self.iterate(groups, memory, num_one_to_many=num_many):
-            one_to_one.append(self.classify(layer), layer.boxes)
-            if layer.one_to_many is not None:
-                one_to_many.append(*self._branch(layer, layer.one_to_many))
-        return _divide(
-            groups, one_to_one.stack(), one_to_many.stack() if one_to_many.logits else None
-        )
+        layers = list(self.iterate(groups, memory, num_one_to_many=num_many))
+        contents = torch.stack([layer.content for layer in layers])
+        boxes = torch.stack([layer.boxes for layer in layers])
+        one_to_one = Predictions(classify_layers(self.class_heads, contents), boxes)
+        return _divide(groups, one_to_one, self._branch(layers, boxes))
 
     def iterate(
         self, groups: Sequence[QueryGroup], memory: Memory, *, num_one_to_many: int = 0
@@ -130,9 +134,10 @@ class Decoder(nn.Module):
         queries = concatenate(groups)
         blocks = blocks_of(groups)
         content, references = queries.content, queries.references
-        # The boxes that predictions start from; they differ from the references, which only
+        logits = box_logits(references)
+        # What predictions start from; it differs from the logits of the references, which only
         # attention uses, in what gradients pass.
-        base = references
+        base = logits
         for index, layer in enumerate(self.layers):
             output = layer(
                 content,
@@ -144,11 +149,12 @@ class Decoder(nn.Module):
             )
             content = output.content
             delta = _pick(self.box_heads, index)(content)
-            boxes = refine(delta, base)
+            refined = delta + base
+            boxes = refined.sigmoid()
             yield DecodedLayer(index, content, boxes, base, output.one_to_many)
             if self.iterative_refinement:
-                base = self._next_base(delta, references, boxes)
-                references = boxes.detach()
+                base = self._next_base(delta, logits, refined)
+                references, logits = boxes.detach(), keep_off_border(refined.detach())
 
     def classify(self, layer: DecodedLayer) -> Tensor:
         """Return the [B, Q, K] class logits of a layer."""
@@ -168,34 +174,26 @@ class Decoder(nn.Module):
         *_, last = self.iterate(groups, memory)
         return self.classify(last), last.boxes
 
-    def _next_base(self, delta: Tensor, references: Tensor, boxes: Tensor) -> Tensor:
+    def _next_base(self, delta: Tensor, logits: Tensor, refined: Tensor) -> Tensor:
         # The same values, and without gradients there is nothing else to tell apart.
         if self.look_forward_twice and torch.is_grad_enabled():
-            return refine(delta, references)
-        return boxes.detach()
+            return keep_off_border(delta + logits)
+        return keep_off_border(refined.detach())
 
-    def _branch(self, layer: DecodedLayer, features: Tensor) -> tuple[Tensor, Tensor]:
-        num_queries = features.shape[1]
+    def _branch(self, layers: Sequence[DecodedLayer], boxes: Tensor) -> Predictions | None:
+        """Predict from the one-to-many features of all layers, if they have any."""
+        branches = [layer.one_to_many for layer in layers if layer.one_to_many is not None]
+        if not branches:
+            return None
+        features = torch.stack(branches)
+        num_queries = features.shape[2]
         if self.one_to_many_class_heads is not None:
-            # The features are the layer's output and the box head is shared: same boxes.
-            heads = self.one_to_many_class_heads
-            return _pick(heads, layer.index)(features), layer.boxes[:, :num_queries]
-        delta = _pick(self.box_heads, layer.index)(features)
-        logits: Tensor = _pick(self.class_heads, layer.index)(features)
-        return logits, refine(delta, layer.base[:, :num_queries])
-
-
-@dataclass(frozen=True)
-class _PredictionLists:
-    logits: list[Tensor]
-    boxes: list[Tensor]
-
-    def append(self, logits: Tensor, boxes: Tensor) -> None:
-        self.logits.append(logits)
-        self.boxes.append(boxes)
-
-    def stack(self) -> Predictions:
-        return Predictions(torch.stack(self.logits), torch.stack(self.boxes))
+            # The features are the layers' output and the box heads are shared: same boxes.
+            logits = classify_layers(self.one_to_many_class_heads, features)
+            return Predictions(logits, boxes[:, :, :num_queries])
+        bases = torch.stack([layer.base[:, :num_queries] for layer in layers])
+        refined = box_deltas_of_layers(self.box_heads, features) + bases
+        return Predictions(classify_layers(self.class_heads, features), refined.sigmoid())
 
 
 def _copies(prototype: nn.Module, number: int) -> nn.ModuleList:

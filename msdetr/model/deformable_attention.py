@@ -64,7 +64,7 @@ class DeformableAttention(nn.Module):
         # Multiplied, not filled: a fill with a mask that is broadcast runs element by element.
         value = value * ~memory.padding_mask[..., None]
         weights = self.attention_weights(query).view(images, queries, self.heads, -1)
-        weights = at_least_float32(weights).softmax(-1)
+        weights = _softmax(at_least_float32(weights))
         attended = ms_deform_attn(
             value.view(images, -1, self.heads, value.shape[-1] // self.heads),
             memory.spatial_shapes,
@@ -99,3 +99,14 @@ class DeformableAttention(nn.Module):
         distance = torch.arange(1, self.points + 1, dtype=torch.float32)[:, None]
         per_point = direction[:, None, None] * distance
         return per_point.expand(self.heads, self.levels, self.points, 2)
+
+
+_REGISTER_WIDTH = 16
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Softmax over the last dimension, the samples of a query and head."""
+    if logits.device.type == "cpu" and logits.shape[-1] < _REGISTER_WIDTH:
+        # Along rows that do not fill a vector register it runs number by number there.
+        return logits.movedim(-1, 0).softmax(0).movedim(0, -1).contiguous()
+    return logits.softmax(-1)

@@ -97,7 +97,7 @@ class QueryAttention(nn.Module):
         """
         images, queries, width = what.shape
         # Split, not sliced: the backward pass of slices fills tensors of full size with zeros.
-        of_where, of_what = self.in_proj_weight.split([2 * width, width])
+        of_where, of_what = torch.split(self.in_proj_weight, [2 * width, width])
         of_query, of_key, of_value = self.in_proj_bias.chunk(3)
         # A bias of the keys adds the same to all scores of a query, which the softmax ignores.
         # Its gradient would be mere rounding, which AdamW scales up to the size of any other.

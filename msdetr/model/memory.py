@@ -83,7 +83,7 @@ def _valid_sizes(padding_masks: Sequence[Tensor]) -> Tensor:
     """Count the unpadded columns and rows of every level: [B, L, 2] float32."""
     sides = [side for mask in padding_masks for side in (mask[:, 0], mask[:, :, 0])]
     counts = torch.stack([(~side).sum(1) for side in sides], dim=1)
-    return counts.unflatten(1, (-1, 2)).to(torch.float32)
+    return torch.unflatten(counts, 1, (-1, 2)).to(torch.float32)
 
 
 def _cell_centres(axes: Axes) -> Tensor:
