@@ -123,7 +123,7 @@ def test_installed_command_lists_trains_inspects_and_exports_outside_the_checkou
         ["train", "shapes_tiny", "--output", "run", "--device", "cpu", *tiny],
         ["inspect-matching", "--ckpt", "run", "--output", "matching", "--pictures", "1"],
         # The cheapest format; what a trace for ONNX needs is no matter of packaging.
-        ["export", "--ckpt", "run", "--format", "official", "--output", "model.pth"],
+        ["export", "--ckpt", "run", "--format", "official", "--output", "model.pth", "--json"],
     ]
     # -S keeps the editable install of the checkout out; the libraries' folder is named instead.
     libraries = Path(pytest.__file__).resolve().parents[1]
@@ -146,5 +146,6 @@ def test_installed_command_lists_trains_inspects_and_exports_outside_the_checkou
     assert done.returncode == 0, done.stderr
     assert str(installed / "msdetr/recipes/shapes_tiny.yaml") in done.stdout
     assert str(ROOT / "recipes") not in done.stdout
+    assert json.loads(done.stdout[done.stdout.rindex("{") :])["path"] == "model.pth"
     for name in ("run/report.html", "matching/matching.html", "model.pth"):
         assert (tmp_path / name).is_file(), done.stderr
