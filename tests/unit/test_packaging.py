@@ -146,6 +146,6 @@ def test_installed_command_lists_trains_inspects_and_exports_outside_the_checkou
     assert done.returncode == 0, done.stderr
     assert str(installed / "msdetr/recipes/shapes_tiny.yaml") in done.stdout
     assert str(ROOT / "recipes") not in done.stdout
-    assert json.loads(done.stdout[done.stdout.rindex("{") :])["path"] == "model.pth"
+    assert json.loads(done.stdout[done.stdout.rindex("{") :])["file"] == "model.pth"
     for name in ("run/report.html", "matching/matching.html", "model.pth"):
         assert (tmp_path / name).is_file(), done.stderr
