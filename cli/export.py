@@ -106,7 +106,7 @@ def _export_official(
 def _say_size(output: Path, *, as_json: bool) -> None:
     size = output.stat().st_size
     if as_json:
-        say_json({"path": str(output), "bytes": size})
+        say_json({"file": str(output), "size_bytes": size})
     else:
         say(f"{output}: {size / 1e6:.1f} MB, read back and compared")
 

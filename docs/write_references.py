@@ -96,7 +96,9 @@ def _table(fields: Sequence[RecipeField], setters: dict[str, dict[str, list[str]
             field.expected,
             field.unit,
             "(required)" if field.is_required else f"`{_default(field)}`",
-            field.description,
+            f"With type {field.of_type}: {field.description}"
+            if field.of_type
+            else field.description,
             "; ".join(f"`{value}`: {_files(files)}" for value, files in values.items()),
         )
         rows.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")

@@ -60,9 +60,7 @@ class FileRecipe(AssignerSection):
     type: Literal["file"] = Field(default="file", description=_TYPE)
     file: FilePath = Field(description="Python file with the class.")
     class_name: str = Field(alias="class", min_length=1, description="Name of the class.")
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="Keyword arguments of the class."
-    )
+    options: dict[str, Any] = Field(default={}, description="Keyword arguments of the class.")
 
 
 AssignerRecipe = Annotated[

@@ -31,12 +31,14 @@ class SchemaPlace:
         node: Its schema.
         is_section: Whether it holds fields rather than a value.
         is_required: Whether its section cannot be without it.
+        of_type: The ``type`` that its section must have; empty where it has no types.
     """
 
     key: str
     node: SchemaNode
     is_section: bool
     is_required: bool
+    of_type: str
 
 
 class SchemaView:
@@ -104,10 +106,11 @@ class SchemaView:
 
     def _walk(self, node: SchemaNode, prefix: str) -> Iterator[SchemaPlace]:
         for option in self._options(node):
-            required = option.get("required", ())
-            for name, child in option.get("properties", {}).items():
+            required, properties = option.get("required", ()), option.get("properties", {})
+            of_type = properties.get("type", {}).get("const", "")
+            for name, child in properties.items():
                 is_section = any(True for _ in self._children(child))
-                yield SchemaPlace(prefix + name, child, is_section, name in required)
+                yield SchemaPlace(prefix + name, child, is_section, name in required, of_type)
                 if is_section:
                     yield from self._walk(child, f"{prefix}{name}.")
 

@@ -27,6 +27,7 @@ class RecipeField:
             out.
         is_required: Whether there is no default.
         description: What it is.
+        of_type: The ``type`` that its section must have; empty where it has none, or may have any.
     """
 
     key: str
@@ -37,6 +38,7 @@ class RecipeField:
     default: Any
     is_required: bool
     description: str
+    of_type: str
 
 
 @cache
@@ -79,6 +81,7 @@ def _field(place: SchemaPlace, view: SchemaView) -> RecipeField:
         default=node.get("default"),
         is_required=place.is_required,
         description=node.get("description", ""),
+        of_type=place.of_type,
     )
 
 
@@ -89,6 +92,7 @@ def _merge(first: RecipeField, second: RecipeField) -> RecipeField:
         first,
         expected=" or ".join(words),
         choices=tuple(dict.fromkeys([*first.choices, *second.choices])),
+        of_type="",
         is_required=first.is_required and second.is_required,
     )
 

@@ -185,9 +185,11 @@ def test_metadata_tells_all_that_a_consumer_needs(onnx_file: Path, run_dir: Path
 def test_half_precision_halves_the_weights(
     exported: Callable[..., tuple[Path, Any]], onnx_file: Path
 ) -> None:
-    path, done = exported("--precision", "fp16", "--static", "96x128", "--verify", "2")
+    options = ("--precision", "fp16", "--static", "96x128", "--verify", "2", "--json")
+    path, done = exported(*options)
     report = json.loads(path.with_name(f"{path.name}.report.json").read_text())
     assert done.code == 0, (done.err, report)
+    assert json.loads(done.out)["verification"] == report["verification"]
     model = onnx.load(path)
     halves = [e for e in model.graph.initializer if e.data_type == onnx.TensorProto.FLOAT16]
     assert any("backbone" in entry.name for entry in halves)

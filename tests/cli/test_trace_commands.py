@@ -205,6 +205,14 @@ def test_failing_trace_does_not_lose_the_training(
     assert "this epoch was not inspected: disk is full" in done.err
 
 
+def test_candidates_of_a_trace_as_json(
+    msdetr: Callable[..., Any], trace: Path, tmp_path: Path
+) -> None:
+    done = msdetr("candidates", "--trace", trace, "--output", tmp_path / "out", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out) == json.loads((tmp_path / "out/summary.json").read_text())
+
+
 def test_stability_of_a_traced_run(
     msdetr: Callable[..., Any], traced_run: tuple[Path, Any], tmp_path: Path
 ) -> None:
@@ -224,6 +232,10 @@ def test_stability_of_a_traced_run(
         assert 0 <= float(row["one_to_many_jaccard"]) <= 1
     assert Image.open(output / "stability.png").width > 1000
     assert "decoder layer 1" in (output / "stability.svg").read_text()
+    done = msdetr("stability", traced_run[0], "--output", tmp_path / "again", "--json")
+    assert [(row["epoch"], row["layer"]) for row in json.loads(done.out)] == [
+        (int(row["epoch"]), int(row["layer"])) for row in rows
+    ]
 
 
 def test_run_without_traces_is_refused(

@@ -66,6 +66,19 @@ def test_choices_and_required_fields() -> None:
     assert required == [f"{section}.file", f"{section}.class"]
 
 
+def test_fields_of_one_type_say_so() -> None:
+    section = "supervision.one_to_many.assigner"
+    types = {
+        key.rpartition(".")[2]: field.of_type
+        for key, field in FIELDS.items()
+        if key.startswith(f"{section}.")
+    }
+    assert types["type"] == ""
+    assert (types["copies"], types["k"]) == ("repeated_hungarian", "task_aligned")
+    assert (types["file"], types["class"]) == ("file", "file")
+    assert {field.of_type for key, field in FIELDS.items() if not key.startswith(section)} == {""}
+
+
 def test_settings_are_those_of_the_packaged_files() -> None:
     settings = list(list_settings())
     assert {key for key, _, _ in settings} <= set(FIELDS)
