@@ -18,8 +18,11 @@ ROOT = Path(__file__).resolve().parents[3]
 FLAG = re.compile(r"(?:^|[\s(`'\"])--[a-z]")
 # A value may be filled in, and so be no part of the literal.
 PARAMETER = re.compile(r"`([a-z_]+)[=`]")
-# Options of other programs: compilers.
-FOREIGN = {"--threads=0", "--version"}
+# Options of other programs: compilers, Docker.
+FOREIGN = {
+    *("--threads=0", "--version"),
+    "); give /dev/shm more room (containers: --shm-size=8g), or set data.num_workers: 0",
+}
 
 
 @pytest.mark.parametrize(
