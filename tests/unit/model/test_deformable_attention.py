@@ -86,3 +86,14 @@ def test_padding_counts_as_zero(levels: FeatureLevels) -> None:
     assert not torch.allclose(
         module(query, references, unpadded), module(query, references, memory)
     )
+
+
+@pytest.mark.parametrize("points", [2, 4])
+def test_weights_of_a_query_and_head_are_a_softmax(levels: FeatureLevels, points: int) -> None:
+    module, memory = attention(points=points), Memory.from_levels(levels)
+    torch.nn.init.normal_(module.attention_weights.weight)
+    query = torch.randn(2, 5, 32)
+    with patch.object(deformable_attention, "ms_deform_attn", wraps=ms_deform_attn) as op:
+        module(query, torch.rand(2, 5, 4, 2), memory)
+    logits = module.attention_weights(query).view(2, 5, 4, 4 * points)
+    torch.testing.assert_close(op.call_args.args[3].flatten(3), logits.softmax(-1))
