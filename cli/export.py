@@ -55,7 +55,7 @@ def export(
     overrides: OverridesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a checkpoint as ONNX or torch.export file, and compare the file with the model."""
+    """Write a checkpoint as ONNX, torch.export or OpenVINO file, compared with the model."""
     from msdetr.api.export import ExportSettings, export_checkpoint
 
     if file_format == "official":
