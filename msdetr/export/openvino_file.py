@@ -78,14 +78,16 @@ class OpenVinoRunner:
 
     def inspect(self, images: ImageBatch) -> ExportedOutput:
         """Run it and return its intermediate values."""
-        first = len(self._settings.output_names)
+        # Raw outputs are logits and boxes already.
+        first = 0 if self._settings.raw else len(self._settings.output_names)
         logits, boxes, *cells = self._run(self._tapped, images)[first:]
         return ExportedOutput(logits, boxes, cells[0].long() if cells else None)
 
     @cached_property
     def _tapped(self) -> openvino.CompiledModel:
         model = self._model.clone()
-        model.add_outputs(_tap(model, raw=self._settings.raw))
+        for value in _tap(model, raw=self._settings.raw):
+            model.add_outputs(value)
         return compile_model(model)
 
     def _run(self, compiled: openvino.CompiledModel, images: ImageBatch) -> list[Tensor]:
@@ -110,16 +112,14 @@ def compile_model(model: openvino.Model, threads: int | None = None) -> openvino
 
 
 def _tap(model: openvino.Model, *, raw: bool) -> Sequence[openvino.Output]:
-    """Find the values that are logits, boxes and, of a two-stage model, chosen cells."""
-    results = [result.input_value(0) for result in model.get_results()]
-    logits, boxes = results[0], results[-1]
-    if not raw:
-        logits = _sigmoid_above(logits).input_value(0)
-        boxes = _sigmoid_above(boxes).output(0)
+    """Find the values, beside outputs, that are logits, boxes and, if two-stage, chosen cells."""
     choices = [node for node in model.get_ordered_ops() if node.get_type_name() == "TopK"]
+    if raw:
+        return [node.output(1) for node in choices]
+    results = [result.input_value(0) for result in model.get_results()]
+    logits, boxes = _sigmoid_above(results[0]).input_value(0), _sigmoid_above(results[-1]).output(0)
     # Detections are chosen last.
-    proposals = choices if raw else choices[:-1]
-    return [logits, boxes, *(node.output(1) for node in proposals)]
+    return [logits, boxes, *(node.output(1) for node in choices[:-1])]
 
 
 def _sigmoid_above(value: openvino.Output) -> openvino.Node:
