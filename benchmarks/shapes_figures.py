@@ -46,7 +46,7 @@ from msdetr.recipe import load_recipe, recipe_to_dict
 from msdetr.run_report.history import HistoryRow, RunHistory, read_history
 
 RECIPES = ("shapes_tiny", "shapes_tiny_baseline")
-DOCUMENTS = ("README.md", "docs/inspection.md")
+DOCUMENTS = ("docs/inspection.md")
 NUM_IMAGES = 200
 SHEET_IMAGE = 1000007
 PAGE_IMAGE = 1000005

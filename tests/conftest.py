@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import os
+import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -87,6 +88,49 @@ def tiny_fields() -> Callable[..., list[str]]:
         return [f"{key}={value}" for key, value in {**shared, **(fields or {})}.items()]
 
     return override
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium; skips where there is none."""
+    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = os.environ.get("MSDETR_CHROMIUM") or shutil.which("chromium")
+    if program is None:
+        pytest.skip("no Chromium: install Debian's package `chromium` or set MSDETR_CHROMIUM")
+    # Chromium's sandbox does not work for root.
+    options = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with driver.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def find_violations(chromium: Any) -> Callable[..., list[str]]:
+    """What axe finds on a page, given as HTML or open already, and what asks for the network."""
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe is missing"
+    ).Axe()
+
+    def find(page: Any, width: int = 1400) -> list[str]:
+        if not isinstance(page, str):
+            return [f"{each['id']}: {each['nodes'][0]['html']}" for each in violations(page)]
+        opened = chromium.new_page(viewport={"width": width, "height": 900}, offline=True)
+        requests: list[str] = []
+        opened.on("request", lambda request: requests.append(request.url))
+        opened.set_content(page)
+        found = find(opened)
+        wide = opened.evaluate("document.documentElement.scrollWidth > innerWidth")
+        opened.close()
+        return [*found, *(["scrolls sideways"] if wide else []), *without_data(requests)]
+
+    def violations(page: Any) -> list[Any]:
+        return list(axe.run(page).response["violations"])
+
+    def without_data(requests: list[str]) -> list[str]:
+        return [url for url in requests if not url.startswith(("data:", "about:"))]
+
+    return find
 
 
 @pytest.fixture

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-_TEMPLATE = "run_report.html.j2"
+from msdetr.drawing.report_page import file_url, jpeg_url, load_template
+
+_TEMPLATE = Path(__file__).with_name("run_report.html.j2")
 # Pictures of small images are enlarged for their captions; beyond this width no page shows more.
 _PICTURE_SIDE_PX = 720
 _JPEG_QUALITY = 82
@@ -80,21 +79,13 @@ _SUMMARY = {
 
 def render_run_report(report: RunReport) -> str:
     """Return the report as HTML; text of the data set and the recipe is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    environment.filters["percent"] = _percent
     metrics = report.evaluation or {}
-    return environment.get_template(_TEMPLATE).render(
+    return load_template(_TEMPLATE).render(
         name=report.name,
         description=report.description,
         facts=report.facts,
         curves=[
-            {"title": title, "source": _data_url("image/svg+xml", file.read_bytes())}
-            for title, file in report.curves.items()
+            {"title": title, "source": file_url(file)} for title, file in report.curves.items()
         ],
         summary={title: metrics.get(key) for key, title in _SUMMARY.items()} if metrics else {},
         evaluation_note=report.evaluation_note,
@@ -118,16 +109,4 @@ def _encode(sample: SamplePictures) -> dict[str, str | int]:
 
 
 def _jpeg_url(picture: Image.Image) -> str:
-    reduced = picture.convert("RGB")
-    reduced.thumbnail((_PICTURE_SIDE_PX, _PICTURE_SIDE_PX))
-    buffer = io.BytesIO()
-    reduced.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return _data_url("image/jpeg", buffer.getvalue())
-
-
-def _data_url(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"  # noqa: RUF001 - a dash, not a minus
+    return jpeg_url(picture, max_side_px=_PICTURE_SIDE_PX, quality=_JPEG_QUALITY)

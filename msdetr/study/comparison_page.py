@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from msdetr.drawing.report_page import jpeg_url, load_template
 from msdetr.evaluation.found_targets import MIN_SCORE
 from msdetr.study.checkpoints import CheckpointComparison
 
-_TEMPLATE = "comparison.html.j2"
+_TEMPLATE = Path(__file__).with_name("comparison.html.j2")
 _PICTURE_SIDE_PX = 900
 _JPEG_QUALITY = 85
 
@@ -46,13 +44,7 @@ def render_comparison(
         images: Pictures to show.
         note: How the pictures were chosen, or why there are none.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    return environment.get_template(_TEMPLATE).render(
+    return load_template(_TEMPLATE).render(
         first=comparison.first.name,
         second=comparison.second.name,
         caveat=comparison.caveat,
@@ -87,8 +79,4 @@ def _points(value: float) -> str:
 
 
 def _jpeg_url(picture: Image.Image) -> str:
-    reduced = picture.convert("RGB")
-    reduced.thumbnail((_PICTURE_SIDE_PX, _PICTURE_SIDE_PX))
-    buffer = io.BytesIO()
-    reduced.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return jpeg_url(picture, max_side_px=_PICTURE_SIDE_PX, quality=_JPEG_QUALITY)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # What covers modules without a test of their own: whole commands and scenes that they are part
 # of, or tests of the one module that uses them.
 COVERED_BY = {
-    "tests/cli/test_compare.py": ("api/compare", "api/comparison_output", "study/comparison_page"),
+    "tests/cli/test_compare.py": ("api/compare", "api/comparison_output"),
     "tests/cli/test_data_check.py": (
         "api/data_check",
         "data/report",
@@ -100,7 +100,6 @@ COVERED_BY = {
         "study/study_findings",
         "study/telling/deciding",
         "study/telling/figures",
-        "study/telling/page",
         "study/telling/reasons",
         "study/telling/section",
         "study/telling/setup",

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, Template
 
 from msdetr.assignment import OneToManyAssigner
+from msdetr.drawing.report_page import shared_look
 from msdetr.errors import TraceError
 from msdetr.files import replacing_file
 from msdetr.inspection.group_summary import summarize_groups, summarize_noise
@@ -237,7 +238,7 @@ def _scripts() -> str:
 
 
 def _style() -> str:
-    return _source("style.css")
+    return shared_look() + _source("style.css")
 
 
 def _write(path: Path, context: dict[str, Any]) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from msdetr.drawing.report_page import file_url, load_template
 from msdetr.study.telling.section import Section
 
-_TEMPLATE = "study_report.html.j2"
-_MIME_TYPES = {".svg": "image/svg+xml", ".jpg": "image/jpeg", ".png": "image/png"}
+_TEMPLATE = Path(__file__).with_name("study_report.html.j2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,19 +37,5 @@ class StudyPage:
 
 def render_page(page: StudyPage) -> str:
     """Return the report as HTML; text of the study and its cells is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(_TEMPLATE).render(
-        page=page,
-        sources={name: _data_url(file) for name, file in page.figures.items()},
-    )
-
-
-def _data_url(file: Path) -> str:
-    encoded = base64.b64encode(file.read_bytes()).decode()
-    return f"data:{_MIME_TYPES[file.suffix]};base64,{encoded}"
+    sources = {name: file_url(file) for name, file in page.figures.items()}
+    return load_template(_TEMPLATE).render(page=page, sources=sources)

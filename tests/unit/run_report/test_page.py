@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from msdetr.run_report.page import RunReport, SamplePictures, render_run_report
@@ -62,3 +63,18 @@ def test_run_without_evaluation_has_no_such_sections(tmp_path: Path) -> None:
     assert "Nothing was logged" in html
     for title in ("Validation", "AP by category", "Samples"):
         assert f"<h2>{title}</h2>" not in html
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_page_is_accessible(width: int, find_violations: Any, tmp_path: Path) -> None:
+    html = report(tmp_path, evaluation_warning="duplicates", environment="{}", description="small")
+    assert find_violations(html, width) == []
+
+
+def test_planted_violations_are_found(find_violations: Any, tmp_path: Path) -> None:
+    html = report(tmp_path).replace(' alt="Curves of the training run: AP"', "")
+    wide = html.replace("<p>", '<p style="width: 900px">', 1).replace(
+        "<h2>Curves", '<p style="width: 900px">wide</p><h2>Curves'
+    )
+    found = find_violations(wide, 400)
+    assert [each.partition(":")[0] for each in found] == ["image-alt", "scrolls sideways"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -146,21 +144,6 @@ def coco_trace(data_dir: Path, tiny_fields: Callable[..., list[str]]) -> MatchTr
     return trace_untrained(
         "shapes_tiny", data=data, probe=probe, device="cpu", overrides=tiny_fields(LARGER)
     )
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    """A headless Chromium; skips where there is none."""
-    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = os.environ.get("MSDETR_CHROMIUM") or shutil.which("chromium")
-    if program is None:
-        pytest.skip("no Chromium: install Debian's package `chromium` or set MSDETR_CHROMIUM")
-    # Chromium's sandbox does not work for root.
-    options = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with driver.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=options)
-        yield browser
-        browser.close()
 
 
 @dataclass

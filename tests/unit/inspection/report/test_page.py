@@ -314,3 +314,9 @@ def test_baseline_says_that_it_has_no_one_to_many_branch(
     opened.page.click("#help-open")
     assert "This model has no one-to-many branch" in opened.text("#help")
     assert {row[12] for row in shown_layers(opened)} == {NOTHING}
+
+
+def test_page_is_accessible(opened: Any, find_violations: Any) -> None:
+    assert find_violations(opened.page) == []
+    opened.page.click("#help-open")
+    assert find_violations(opened.page) == []
