@@ -1,4 +1,4 @@
-"""Pictures and figures of README.md and docs/inspection.md, made of two trained models.
+"""Pictures and figures of docs/inspection.md, made of two trained models.
 
     msdetr train shapes_tiny --output runs/shapes_tiny
     msdetr train shapes_tiny_baseline --output runs/shapes_tiny_baseline
@@ -7,7 +7,7 @@
 Run it from the repository's root, with the runs named by relative paths: the page shows them. It
 rejects runs of recipes other than the packaged ones. It writes the four pictures and
 figures.json into docs/images, and fills what stands between ``<!-- shapes: NAME -->`` and
-``<!-- /shapes -->`` in the two documents. The picture of the page needs Chromium and playwright, as
+``<!-- /shapes -->`` in the document. The picture of the page needs Chromium and playwright, as
 the tests of the page do.
 """
 
@@ -46,7 +46,7 @@ from msdetr.recipe import load_recipe, recipe_to_dict
 from msdetr.run_report.history import HistoryRow, RunHistory, read_history
 
 RECIPES = ("shapes_tiny", "shapes_tiny_baseline")
-DOCUMENTS = ("docs/inspection.md")
+DOCUMENTS = ("docs/inspection.md",)
 NUM_IMAGES = 200
 SHEET_IMAGE = 1000007
 PAGE_IMAGE = 1000005
