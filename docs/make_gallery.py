@@ -35,7 +35,7 @@ SEED = "seed_42"
 SHEET_IMAGE = 1000007
 NUM_SWEPT = 60
 DETECTED = range(1000001, 1000009)
-VERDICT = ROOT / "studies/results/shapes_schemes/figures/forest.svg"
+VERDICT = ROOT / "studies/results/shapes_cap/figures/forest.svg"
 JPEG_QUALITY = 85
 
 
