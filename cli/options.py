@@ -130,10 +130,10 @@ ExportedOption = Annotated[
     Path, typer.Option("--ckpt", metavar="PATH", help="Checkpoint or run directory.")
 ]
 ExportFileOption = Annotated[
-    Path, typer.Option(metavar="FILE", help="File to write: *.onnx, *.pt2, *.xml or *.pth.")
+    Path, typer.Option(metavar="FILE", help="File to write: *.onnx, *.pt2 or *.pth.")
 ]
 FormatOption = Annotated[
-    Literal["onnx", "torch-export", "openvino", "official"],
+    Literal["onnx", "torch-export", "official"],
     typer.Option("--format", help="Format; official is a .pth file for the published code."),
 ]
 StaticOption = Annotated[

@@ -1,4 +1,4 @@
-"""The file formats, each loaded only when needed: their packages are optional."""
+"""The file formats, each loaded only when needed: ONNX is an optional dependency."""
 
 from __future__ import annotations
 
@@ -11,25 +11,17 @@ from typing import Protocol, cast
 from torch.export import ExportedProgram
 
 from msdetr.export.runners import Runner
-from msdetr.export.settings import ExportFormat, ExportSettings, weights_file
+from msdetr.export.settings import ExportFormat, ExportSettings
 
-SUFFIXES: dict[ExportFormat, str] = {
-    "onnx": ".onnx",
-    "torch-export": ".pt2",
-    "openvino": ".xml",
-}
+SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
 _MODULES: dict[ExportFormat, str] = {
     "onnx": "msdetr.export.onnx_file",
     "torch-export": "msdetr.export.torch_export_file",
-    "openvino": "msdetr.export.openvino_file",
 }
 _PACKAGES: dict[ExportFormat, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "torch-export": (),
-    "openvino": ("onnx", "onnxscript", "openvino"),
 }
-# Extra of this package that brings them.
-_EXTRAS: dict[ExportFormat, str] = {"openvino": "openvino"}
 
 
 class FileFormat(Protocol):
@@ -58,13 +50,3 @@ def file_format(name: ExportFormat) -> FileFormat:
 def missing_packages(name: ExportFormat) -> list[str]:
     """List the packages that a format needs and that are not installed."""
     return [package for package in _PACKAGES[name] if importlib.util.find_spec(package) is None]
-
-
-def extra_of(name: ExportFormat) -> str:
-    """Name the extra of this package that brings a format's packages."""
-    return _EXTRAS.get(name, "export")
-
-
-def files_of(name: ExportFormat, path: Path) -> tuple[Path, ...]:
-    """List the files that a format writes for a path: what stands beside it first, then itself."""
-    return (weights_file(path), path) if name == "openvino" else (path,)

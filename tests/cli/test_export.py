@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import openvino
 import pytest
 import torch
 
@@ -21,8 +20,7 @@ from msdetr.api import export as exporting
 from msdetr.api.checkpoints.loaded import load_checkpoint
 from msdetr.api.detector import Detector
 from msdetr.engine.checkpoint import FORMAT_VERSION
-from msdetr.export import DetectionProgram, openvino_file
-from msdetr.export.formats import SUFFIXES
+from msdetr.export import DetectionProgram
 from msdetr.export.onnx_file import open_session
 from msdetr.files import SUMS_FILE, list_sums
 from msdetr.model.detections import select_detections
@@ -41,8 +39,8 @@ def exported(
 
     def export(*options: str) -> tuple[Path, Any]:
         if options not in made:
-            form = options[1] if "--format" in options[:1] else "onnx"
-            path = tmp_path_factory.mktemp("export") / f"model{SUFFIXES[form]}"
+            suffix = ".pt2" if "torch-export" in options else ".onnx"
+            path = tmp_path_factory.mktemp("export") / f"model{suffix}"
             done = msdetr("export", "--ckpt", run_dir, "--output", path, *options)
             made[options] = path, done
         return made[options]
@@ -228,46 +226,6 @@ def test_program_runs_without_the_package(
     )
     torch.testing.assert_close(scores, torch.tensor(other[0]), rtol=0, atol=1e-5)
     assert boxes.shape == (2, 100, 4)
-
-
-def test_openvino_file_is_verified_and_asks_for_float32(
-    exported: Callable[..., tuple[Path, Any]],
-) -> None:
-    path, done = exported("--format", "openvino", "--verify", "2")
-    assert done.code == 0, done.err
-    names = ["model.bin", "model.xml", "model.xml.report.json"]
-    assert sorted(p.name for p in path.parent.iterdir()) == names
-    report = json.loads(path.with_name(names[2]).read_text())
-    assert report["size_bytes"] == sum((path.parent / n).stat().st_size for n in names[:2])
-    assert report["verification"]["passed"] is True
-    model = openvino.Core().read_model(path)
-    about = json.loads(model.get_rt_info(["msdetr", "metadata"]).astype(str))
-    assert about["class_names"][0] == "circle"
-    hint = model.get_rt_info(["runtime_options", "INFERENCE_PRECISION_HINT"]).astype(str)
-    assert hint == "f32"
-    used = openvino_file.compile_model(model).get_property("INFERENCE_PRECISION_HINT")
-    assert used == openvino.Type.f32
-
-
-def test_corrupted_weights_of_openvino_are_found(
-    msdetr: Callable[..., Any], run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write = openvino_file.write
-
-    def damage(program: Any, path: Path, *rest: Any) -> None:
-        write(program, path, *rest)
-        weights = openvino_file.weights_file(path)
-        content = bytearray(weights.read_bytes())
-        middle = len(content) // 2
-        content[middle : middle + 4096] = bytes(4096)
-        weights.write_bytes(content)
-
-    monkeypatch.setattr(openvino_file, "write", damage)
-    command = ("export", "--ckpt", run_dir, "--format", "openvino", "--static", "64x96", "--raw")
-    done = msdetr(*command, "--output", tmp_path / "model.xml", "--verify", "1")
-    assert (done.code, done.out) == (4, ""), done.err
-    names = ["model.bin.unverified", "model.xml.report.json", "model.xml.unverified"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_consumer_of_the_documentation(

@@ -40,8 +40,6 @@ COVERED_BY = {
         "api/exporting/verification_images",
         "export/formats",
         "export/onnx_file",
-        "export/onnx_model",
-        "export/openvino_file",
         "export/runners",
         "export/settings",
         "export/torch_export_file",
