@@ -108,7 +108,11 @@ def test_a_line_or_its_rim_shows_on_any_background(role: Role) -> None:
 
 
 def test_roles_have_the_colors_of_the_page() -> None:
-    style = (files("msdetr.inspection.report") / "page/style.css").read_text(encoding="utf-8")
+    sheets = (
+        files("msdetr.drawing") / "look.css",
+        files("msdetr.inspection.report") / "page/style.css",
+    )
+    style = "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
     for role in Role:
         digits = re.search(rf"--{role.name.lower()}: #(\w+);", style)
         assert digits is not None
