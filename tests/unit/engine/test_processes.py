@@ -23,8 +23,12 @@ from msdetr.errors import UsageError
 
 STANDALONE = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 TORCHRUN = (*STANDALONE, "2")
-# For several processes on CPUs it wants MPI; what it starts for GPUs may choose the CPU.
-ACCELERATE = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
+# For several processes on CPUs it wants MPI; what it starts for GPUs may choose the CPU. Port 0 is
+# any free one: tests run beside each other.
+ACCELERATE = (
+    *("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"),
+    *("--main_process_port", "0"),
+)
 
 Start = Callable[..., subprocess.Popen[str]]
 
