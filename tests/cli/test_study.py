@@ -335,7 +335,7 @@ def test_a_disturbed_study_ends_in_the_same_cells(
     process: subprocess.Popen[bytes] = kill_study.start(study_file, output, log)
     wait_for_epoch(output)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 143
+    assert process.wait(timeout=180) == 143
     assert "the same command goes on with the study" in log.read_text()
     cells = json.loads(msdetr("study", "status", output, "--json").out)["cells"]
     assert {cell["state"] for cell in cells} <= {"finished", "interrupted", "missing"}
