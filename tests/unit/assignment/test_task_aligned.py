@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from msdetr.assignment.costs import pairwise_iou
+from msdetr.assignment.costs import logits_of_targets, pairwise_iou
 from msdetr.assignment.task_aligned import TaskAlignedAssigner
 from msdetr.structures import Predictions, Targets
 
@@ -34,13 +34,16 @@ def slow_pairs(
 ) -> set[tuple[int, ...]]:
     """The definition, without tensors of several images."""
     iou = pairwise_iou(predictions.boxes_cxcywh, targets.boxes_cxcywh)
+    # All at once, as the assigner does: vectors round otherwise than what is left over of them, and
+    # copies of a query would no longer tie.
+    probability = logits_of_targets(predictions.logits, targets.labels).sigmoid()
+    scores = probability.pow(rule.class_power) * iou.pow(rule.iou_power)
     num_queries, pairs = iou.shape[3], set()
     for n in range(LAYERS):
         for b, count in enumerate(targets.counts.tolist()):
             wanted: dict[int, list[int]] = {}
             for t in range(count):
-                p = predictions.logits[n, b, :, targets.labels[b, t]].sigmoid()
-                score = (p**rule.class_power * iou[n, b, t] ** rule.iou_power).tolist()
+                score = scores[n, b, t].tolist()
                 order = sorted(range(num_queries), key=lambda q: (-score[q], q))
                 for q in order[: rule.k]:
                     if score[q] > 0:
@@ -50,6 +53,7 @@ def slow_pairs(
     return pairs
 
 
+@example(seed=554, queries=7, counts=[3], copies=2, k=5)
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
