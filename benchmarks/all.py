@@ -1,8 +1,8 @@
-"""Every benchmark of speed, one after another, and the table of docs/performance.md.
+"""Every benchmark of speed, one after another, and a table of what they found.
 
-    python benchmarks/all.py --json figures.json                     # measure; about 25 minutes
+    python benchmarks/all.py --json figures.json                     # measure
     python benchmarks/all.py --only operator step --json figures.json
-    python benchmarks/all.py --read figures.json --document docs/performance.md
+    python benchmarks/all.py --read figures.json --document FILE.md
     python benchmarks/all.py --first-command --json figures.json     # a whole training besides
 
 Each benchmark is a process of its own, and what it compares takes turns there; so only ratios
