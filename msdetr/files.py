@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -246,6 +247,17 @@ def refuse_unlisted(path: Path, digest: str, error: type[InvalidInputError]) -> 
         raise error(
             str(path), f"is damaged: it is not what {SUMS_FILE} says (truncated or changed?)"
         )
+
+
+def finite_json(value: Any) -> Any:  # noqa: ANN401 - JSON values
+    """Return JSON values with None for every number that is not finite: JSON has none of those."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: finite_json(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_json(entry) for entry in value]
+    return value
 
 
 def parse_json(content: str | bytes) -> Any:  # noqa: ANN401 - JSON values

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from msdetr.engine.run_state import RunState
-from msdetr.files import parse_json, replace_text
+from msdetr.files import finite_json, parse_json, replace_text
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Append a row; numbers that are not finite become null."""
-    line = json.dumps(_finite(row), allow_nan=False)
+    line = json.dumps(finite_json(row), allow_nan=False)
     with path.open("a", encoding="utf-8") as file:
         file.write(line + "\n")
 
@@ -42,13 +41,3 @@ def _is_done(row: Mapping[str, Any], state: RunState) -> bool:
     if row["kind"] == "epoch":
         return int(row["epoch"]) < state.epoch
     return int(row["step"]) <= state.step
-
-
-def _finite(value: Any) -> Any:  # noqa: ANN401 - JSON values
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return value

@@ -73,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
             "terminal",
         ),
     },
-    "cli": {"recipe", "api", "errors", "terminal", "version"},
+    "cli": {"recipe", "api", "errors", "files", "terminal", "version"},
     "recipes": set(),
     "extensions": set(),
 }
