@@ -211,8 +211,9 @@ class Trainer(Generic[BatchT]):
                     batches = self._processes.together(lambda: next(steps))
                 report = self.train_step(batches)
             self.costs.images_seen += report.num_images
-            self._count_once(batches)
+            # First of all: whatever stops the run from here on, the step's row is there.
             self._records.step(self.state, report)
+            self._count_once(batches)
         scores = self._evaluate_if_due()
         self._inspect_epoch()
         is_best = self.state.record_scores(scores, self.settings.score) if scores else False

@@ -44,6 +44,19 @@ def test_a_run_stopped_in_mid_epoch_goes_on_exactly(
     assert toy.everything(tmp_path) == undisturbed
 
 
+def test_a_run_stopped_while_its_operations_are_counted_keeps_the_row_of_the_step(
+    toy: Any, undisturbed: list[Any], tmp_path: Path
+) -> None:
+    trainer = toy.make_trainer(tmp_path, epochs=4)
+    trainer.count_flops(lambda _: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(InterruptedRunError, match="SIGTERM after step 1 "):
+        trainer.fit()
+    trainer = toy.make_trainer(tmp_path, epochs=4)
+    trainer.resume(RunDirectory(tmp_path).last)
+    trainer.fit()
+    assert toy.everything(tmp_path) == undisturbed
+
+
 @pytest.mark.parametrize("micro_batch", [0, 2, 3])
 def test_the_step_under_way_is_discarded(
     toy: Any, undisturbed: list[Any], tmp_path: Path, micro_batch: int
