@@ -68,9 +68,10 @@ class Recovery:
             StepDivergedError: As raised by the work; nothing is saved.
             Exception: Any other failure of the work, in one line where its cause is known.
         """
+        # One of several processes must not leave while the others wait for it.
+        is_alone = self._processes.num_processes == 1
         try:
-            # One of several processes must not leave while the others wait for it.
-            with self._stop.immediate() if self._processes.num_processes == 1 else nullcontext():
+            with self._at_once() if is_alone else nullcontext():
                 yield
         except StopSignalError as stop:
             raise self._save_and_stop(stop, state) from stop
@@ -97,7 +98,7 @@ class Recovery:
             asked = max(self._processes.gather(self._stop.number or 0))
             if asked:
                 raise StopSignalError(asked)
-            with self._stop.immediate():
+            with self._at_once():
                 yield
         except StopSignalError as stop:
             # A launcher that lost a process tells the others to stop.
@@ -127,6 +128,17 @@ class Recovery:
                 f"the state before the diverged step is kept in {place}; to see where it stops "
                 f"being finite: msdetr replay {place}"
             )
+
+    @contextmanager
+    def _at_once(self) -> Iterator[None]:
+        """Leave the ``with`` block as soon as a signal comes, whatever the block makes of it."""
+        try:
+            with self._stop.immediate():
+                yield
+        except Exception:
+            # Compiled code that is interrupted may raise an error of its own instead.
+            self._stop.raise_if_noted()
+            raise
 
     def _save_and_stop(self, stop: StopSignalError, state: RunState) -> InterruptedRunError:
         self._save(self._directory.last)

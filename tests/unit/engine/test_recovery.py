@@ -120,6 +120,22 @@ def test_a_stop_is_saved_once_and_explained(number: int, work: Callable[..., Non
     assert e.value.exit_code == 128 + number
 
 
+@pytest.mark.parametrize("work", ["undone_on_failure", "evaluating"])
+def test_an_error_that_takes_the_place_of_a_stop_is_a_stop(work: str) -> None:
+    kit = Kit()
+
+    def interrupt() -> None:
+        with kit.stop, getattr(kit.recovery, work)(STATE):
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except StopSignalError:
+                raise SystemError("returned a result with an exception set") from None
+
+    with pytest.raises(InterruptedRunError, match="stopped by SIGTERM after step 7 "):
+        interrupt()
+    assert kit.saved == [(RUN.last, {})]
+
+
 def test_an_evaluation_does_not_begin_when_a_stop_was_asked_for() -> None:
     kit = Kit()
     kit.stop.number = signal.SIGTERM
