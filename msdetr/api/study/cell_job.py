@@ -116,7 +116,9 @@ class CellJob:
         asked = False
         while True:
             try:
-                return child.wait(_SECONDS_BETWEEN_LOOKS)
+                code = child.wait(_SECONDS_BETWEEN_LOOKS)
+                # One that crashes while it stops is stopped: its last checkpoint counts.
+                return -signal.SIGTERM if asked and code < 0 else code
             except subprocess.TimeoutExpired:
                 if not asked and self.run.wants_stop:
                     child.send_signal(signal.SIGTERM)

@@ -94,6 +94,19 @@ def test_a_stop_file_stops_it(make_job: MakeJob, cell: Cell, tmp_path: Path) -> 
     assert cell.error is None
 
 
+def test_one_that_crashes_while_it_stops_has_not_failed(
+    make_job: MakeJob, cell: Cell, tmp_path: Path
+) -> None:
+    started = tmp_path / "started"
+    job = make_job(shell(f"trap 'kill -ABRT $$' TERM; touch {started}; while :; do sleep .1; done"))
+    timer = Timer(1.0, (tmp_path / "stop").touch)
+    timer.start()
+    job()
+    timer.join()
+    assert started.exists()
+    assert cell.error is None
+
+
 def test_it_stops_when_nobody_looks_after_it(make_job: MakeJob, tmp_path: Path) -> None:
     lock = tmp_path / "run.lock"
     began = time.monotonic()
