@@ -146,6 +146,22 @@ def test_frozen_batch_norm_has_no_parameters(name: str) -> None:
     assert not [n for n, _ in backbone.named_parameters() if ".bn" in n]
 
 
+def test_frozen_batch_norm_computes_what_timm_computes() -> None:
+    frozen = TimmBackbone(name="tf_efficientnet_lite0", norm="frozen_batch").eval()
+    state = frozen.body.state_dict()
+    for value in state.values():
+        if value.ndim == 1:
+            value.copy_(0.5 + torch.rand(value.shape, generator=torch.Generator().manual_seed(1)))
+    theirs = timm.create_model("tf_efficientnet_lite0", features_only=True).eval()
+    theirs.load_state_dict(state, strict=False)  # frozen norms count no batches
+    images = pixels(2, 3, 64, 96)
+    with torch.no_grad():
+        for own, expected in zip(frozen(images), theirs(images)[-3:], strict=True):
+            assert expected.std() > 0
+            tolerance = 1e-4 * float(expected.std())
+            torch.testing.assert_close(own, expected, rtol=0, atol=tolerance)
+
+
 @pytest.mark.parametrize("name", list(CHANNELS))
 def test_every_trained_weight_has_a_gradient(name: str) -> None:
     backbone = TimmBackbone(name=name, norm="batch", frozen_stages=1).train()
