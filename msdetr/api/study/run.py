@@ -16,6 +16,7 @@ import torch
 
 from msdetr.api.study.cell_job import CellJob, StudyRun
 from msdetr.api.study.progress import StudyProgress
+from msdetr.engine.device import count_cores
 from msdetr.engine.signals import StopRequest
 from msdetr.errors import InterruptedRunError, Problem, StudyError, UsageError
 from msdetr.files import replace_text
@@ -81,7 +82,7 @@ class Workers:
     def slots(self) -> list[Mapping[str, str]]:
         """Return the variables of the processes that may run at the same time on this machine."""
         gpus = self._gpus()
-        number = self.number or len(gpus) or max(1, _count_cores() // self.threads)
+        number = self.number or len(gpus) or max(1, count_cores() // self.threads)
         return [
             {"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if gpus else {}
             for index in range(number)
@@ -259,10 +260,6 @@ def _result(output: Path, cells: Sequence[Cell]) -> StudyResult:
     others = [cell for cell in cells if cell not in finished]
     failed = {cell.name: cell.error or "ended before it was done; run again" for cell in others}
     return StudyResult(output, tuple(cell.name for cell in finished), failed)
-
-
-def _count_cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _say(text: str) -> None:
