@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -144,3 +146,26 @@ def test_ctrl_c_reaches_all_and_a_third_one_kills(
     thread.join()
     assert signal.getsignal(signal.SIGINT) is handler
     assert capfd.readouterr() == ("", "")
+
+
+SCRIPT = """\
+import sys
+from msdetr.engine.launcher import launch
+code = "from msdetr.launched import settle_in; import time; settle_in();"
+launch(["-c", code + "print('ready', flush=True); time.sleep(60)"], 2)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel must tell of a parent's end")
+def test_processes_end_with_the_launcher() -> None:
+    began = time.monotonic()
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True
+    ) as launcher:
+        assert launcher.stdout is not None
+        # The second process prints nothing.
+        assert launcher.stdout.readline() == "ready\n"
+        launcher.kill()
+        # The pipe ends when the last process that could write to it has ended.
+        assert launcher.stdout.read() == ""
+    assert time.monotonic() - began < 60
