@@ -31,7 +31,7 @@ def launch_command(words: Sequence[str], *, processes: int) -> int:
 
 
 def count_processes(processes: str, *, device: str) -> int:
-    """Find how many processes are asked for.
+    """Find how many processes are to be started.
 
     Args:
         processes: A number, or "auto": one per GPU, and one on the CPU, whose threads share the
@@ -42,6 +42,25 @@ def count_processes(processes: str, *, device: str) -> int:
         UsageError: It is no such number, there are too few GPUs, or a launcher has started this
             process.
     """
+    number = parse_processes(processes)
+    num_gpus = _count_gpus(device)
+    if number is None:
+        return num_gpus or 1
+    if num_gpus and number > num_gpus:
+        raise UsageError(
+            "`processes`",
+            f"{number} processes need a GPU each, and `device={device!r}` has {num_gpus}; "
+            "`device='cpu'` uses cores instead",
+        )
+    return number
+
+
+def parse_processes(processes: str) -> int | None:
+    """Read how many processes are asked for; None for "auto".
+
+    Raises:
+        UsageError: It is neither, or a launcher has started this process.
+    """
     found = [name for name in _SET_BY_LAUNCHERS if name in os.environ]
     if found:
         message = (
@@ -49,19 +68,12 @@ def count_processes(processes: str, *, device: str) -> int:
             "`processes`, or the launcher"
         )
         raise UsageError("`processes`", message)
-    num_gpus = _count_gpus(device)
     if processes == "auto":
-        return num_gpus or 1
+        return None
     number = int(processes) if processes.isascii() and processes.isdigit() else 0
     if number < 1:
         raise UsageError(
             "`processes`", f"expected a whole number of at least 1 or auto, got {processes!r}"
-        )
-    if num_gpus and number > num_gpus:
-        raise UsageError(
-            "`processes`",
-            f"{number} processes need a GPU each, and `device={device!r}` has {num_gpus}; "
-            "`device='cpu'` uses cores instead",
         )
     return number
 
