@@ -7,15 +7,19 @@ from typing import Annotated
 
 import typer
 
+from msdetr.errors import UsageError
+
 from .options import (
     DataOption,
     DeviceOption,
     JsonOption,
     OverridesOption,
+    ProcessesOption,
     PublishedRecipeOption,
     ReplaceResultsOption,
     examples,
 )
+from .processes import run_in_processes
 from .say import say_json
 
 EXAMPLES = examples(
@@ -33,6 +37,7 @@ EvaluatedCheckpointOption = Annotated[
 
 
 def evaluate(
+    context: typer.Context,
     *,
     checkpoint: EvaluatedCheckpointOption = None,
     recipe: PublishedRecipeOption = None,
@@ -64,6 +69,7 @@ def evaluate(
     ] = None,
     force: ReplaceResultsOption = False,
     device: DeviceOption = "auto",
+    processes: ProcessesOption = None,
     overrides: OverridesOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -71,6 +77,10 @@ def evaluate(
 
     Shows the twelve COCO numbers, AP by IoU and AP by class.
     """
+    if processes is not None and from_predictions is not None:
+        raise UsageError("--processes", "cannot be combined with --from-predictions")
+    if run_in_processes(context, processes, device):
+        return
     from msdetr.api.evaluate import evaluate as run_evaluation
     from msdetr.api.evaluate import layer_table, suppressor_table
     from msdetr.terminal import LiteralConsole

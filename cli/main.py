@@ -19,7 +19,8 @@ from typing import Annotated
 
 import typer
 
-from msdetr.errors import MsdetrError, UsageError
+from msdetr.errors import FaultElsewhereError, MsdetrError, UsageError
+from msdetr.launched import report_failure, settle_in
 from msdetr.terminal import make_streams_lenient
 
 from . import (
@@ -142,10 +143,12 @@ def _raising_on_sigterm() -> Iterator[None]:
 def _run(arguments: Sequence[str], *, debug: bool) -> int:
     try:
         _refuse_empty(arguments)
-        app([argument for argument in arguments if argument != DEBUG], prog_name=NAME)
+        words = [argument for argument in arguments if argument != DEBUG]
+        app(words, prog_name=NAME, obj=tuple(arguments))
         sys.stdout.flush()
     except MsdetrError as error:
-        say(traceback.format_exc() if debug else f"error: {error.text(in_flags)}", err=True)
+        is_elsewhere = isinstance(error, FaultElsewhereError)
+        _explain(error.text(in_flags), debug=debug, is_elsewhere=is_elsewhere)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -156,10 +159,18 @@ def _run(arguments: Sequence[str], *, debug: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:  # a bug: one line for the user, everything else for its report
-        say(traceback.format_exc() if debug else f"error: {explain_bug(error)}", err=True)
+        _explain(repr(error) if debug else explain_bug(error), debug=debug)
         is_usage = isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
         return UsageError.exit_code if is_usage else 1
     return 0
+
+
+def _explain(message: str, *, debug: bool, is_elsewhere: bool = False) -> None:
+    """Say why a command fails, or let the one say it that has started this process."""
+    if debug:
+        say(traceback.format_exc(), err=True)
+    if not report_failure(message, is_elsewhere=is_elsewhere) and not debug:
+        say(f"error: {message}", err=True)
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:
@@ -173,4 +184,5 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
 
 def run() -> None:
     """Run the ``msdetr`` command."""
+    settle_in()
     sys.exit(main(sys.argv[1:]))

@@ -33,6 +33,16 @@ DeviceOption = Annotated[
     str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N; auto prefers a GPU.")
 ]
 
+ProcessesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|auto",
+        help="Start N processes of this machine that share the work, on a GPU each or on cores; "
+        "auto: one per GPU, or one on the CPU.",
+        show_default="one, or those of a launcher",
+    ),
+]
+
 CheckpointOption = Annotated[
     Path,
     typer.Option(

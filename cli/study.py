@@ -47,7 +47,7 @@ def run(
             min=1,
             metavar="N",
             help="Cells at the same time at most.",
-            show_default="one per GPU, or the cores / threads",
+            show_default="one per --processes GPUs, or the cores / (threads x processes)",
         ),
     ] = None,
     executor: Annotated[
@@ -62,8 +62,16 @@ def run(
         ),
     ] = None,
     threads: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Threads of each cell on the CPU.")
+        int, typer.Option(min=1, metavar="N", help="Threads of each process on the CPU.")
     ] = 1,
+    processes: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto",
+            help="Processes that train each cell, on a GPU each or on --threads cores each; "
+            "auto: one, since cells side by side need not wait for each other.",
+        ),
+    ] = "auto",
     device: DeviceOption = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the study, estimate time and memory, and stop.")
@@ -77,9 +85,11 @@ def run(
     settings = parse_settings("--slurm", slurm or ())
     if settings and executor != "slurm":
         raise UsageError("--slurm", "needs --executor slurm")
+    from msdetr.api.launch import parse_processes
     from msdetr.api.study.run import Workers, run_study
 
-    workers = Workers(num_workers, executor, settings, threads, device)
+    number = 1 if processes == "auto" else parse_processes(processes) or 1
+    workers = Workers(num_workers, executor, settings, threads, device, processes=number)
     if dry_run:
         from msdetr.api.study.estimate import estimate_study
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import typer
+
 from msdetr.errors import UsageError
 from msdetr.recipe import Recipe, load_recipe
 
@@ -16,6 +18,7 @@ from .options import (
     LimitValOption,
     OverfitOption,
     OverridesOption,
+    ProcessesOption,
     RecipeArgument,
     ResumeFromOption,
     ResumeOption,
@@ -23,16 +26,18 @@ from .options import (
     SeedOption,
     examples,
 )
+from .processes import run_in_processes
 from .say import say
 
 EXAMPLES = examples(
     "msdetr train shapes_tiny --output runs/shapes_tiny",
     "msdetr train ddetr_pp_900q --set data.root=/data/coco --output runs/ddetr_pp_900q",
-    "torchrun --nproc-per-node 8 -m msdetr.cli train ddetr_300q --set data.root=/data/coco",
+    "msdetr train ddetr_300q --processes 8 --set data.root=/data/coco --output runs/300q",
 )
 
 
 def train(
+    context: typer.Context,
     recipe: RecipeArgument,
     *,
     overrides: OverridesOption = None,
@@ -41,6 +46,7 @@ def train(
     resume_from: ResumeFromOption = None,
     init_from: InitFromOption = None,
     device: DeviceOption = "auto",
+    processes: ProcessesOption = None,
     seed: SeedOption = None,
     dry_run: DryRunOption = False,
     overfit: OverfitOption = None,
@@ -50,9 +56,12 @@ def train(
     """Train a model from a recipe. Evaluates and saves along the way."""
     starts = {"--resume": resume, "--resume-from": resume_from, "--init-from": init_from}
     _refuse_together({"--dry-run": dry_run, "--overfit": overfit, **starts})
+    _refuse_together({"--processes": processes, "--dry-run": dry_run})
     fields = {"train.seed": seed, "data.train.limit": limit_train, "data.val.limit": limit_val}
     extra = [f"{key}={value}" for key, value in fields.items() if value is not None]
     loaded = load_recipe(recipe, [*(overrides or ()), *extra])
+    if run_in_processes(context, processes, device):
+        return
     name = Path(recipe).stem
     if dry_run:
         _estimate(loaded, device)

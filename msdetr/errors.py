@@ -114,6 +114,10 @@ class VerificationError(MsdetrError):
     exit_code = 4
 
 
+class FaultElsewhereError(MsdetrError):
+    """Another process of the run failed or is gone; one that failed says more itself."""
+
+
 class InterruptedRunError(MsdetrError):
     """Training stopped on a signal after saving its state.
 

@@ -1,6 +1,8 @@
-"""What the name of a device means on this machine."""
+"""What the name of a device means on this machine, and how many cores there are."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
@@ -33,6 +35,11 @@ def resolve_device(name: str) -> torch.device:
             "`device`", f"{name!r} is not available: torch sees {available} CUDA devices"
         )
     return device
+
+
+def count_cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def _unknown(name: str) -> UsageError:

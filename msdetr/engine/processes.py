@@ -17,7 +17,7 @@ from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
 from msdetr.engine.device import resolve_device
-from msdetr.errors import MsdetrError, UsageError
+from msdetr.errors import FaultElsewhereError, UsageError
 
 T = TypeVar("T")
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -34,7 +34,8 @@ def create_accelerator(
 ) -> Accelerator:
     """Set up device, precision, processes and trackers.
 
-    The number of processes comes from the environment (torchrun, ``accelerate launch``, SLURM).
+    The number of processes comes from the environment (``msdetr.engine.launcher``, torchrun,
+    ``accelerate launch``, SLURM).
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -66,7 +67,7 @@ def create_accelerator(
     return accelerator
 
 
-class OtherProcessError(MsdetrError):
+class OtherProcessError(FaultElsewhereError):
     """Another process of the run failed."""
 
 

@@ -20,8 +20,8 @@ from uuid import uuid4
 
 from torch import distributed
 
-from msdetr.engine.processes import OtherProcessError, Processes
-from msdetr.errors import InterruptedRunError, MsdetrError
+from msdetr.engine.processes import Processes
+from msdetr.errors import FaultElsewhereError, InterruptedRunError
 
 _CALLED, _VERDICT = "called", "verdict"
 _PRESENT = "present"
@@ -33,7 +33,7 @@ _CONNECT_LIMIT = timedelta(seconds=10)
 _WORDS_KEPT = 200
 
 
-class LostProcessError(MsdetrError):
+class LostProcessError(FaultElsewhereError):
     """Another process of the run cannot be reached."""
 
 
@@ -53,7 +53,7 @@ class Store(Protocol):
         ...
 
 
-_FAULTS_OF_OTHERS = (LostProcessError, OtherProcessError, InterruptedRunError)
+_FAULTS_OF_OTHERS = (FaultElsewhereError, InterruptedRunError)
 
 
 class RollCall:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -85,6 +86,15 @@ def image_of_rank_1(data_root: Path) -> str:
     plan = EpochPlan(NUM_TRAIN, BATCH_SIZE, IMAGES_PER_FORWARD, SEED)
     _, position = next(plan.batches(0, rank=1, num_processes=2, first_step=1))[0]
     return str(images[position]["file_name"])
+
+
+@pytest.fixture
+def truncated_image(tmp_path: Path, data_root: Path, image_of_rank_1: str) -> Path:
+    """An image, in a copy of the data, of which only half is there."""
+    shutil.copytree(data_root, tmp_path / "data")
+    image = tmp_path / "data" / "train2017" / image_of_rank_1
+    image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
+    return image
 
 
 @pytest.fixture(scope="session")

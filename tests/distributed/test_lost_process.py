@@ -104,15 +104,6 @@ def test_a_killed_process_stops_the_run(
     assert rows_of(output) == rows_of(undisturbed)
 
 
-@pytest.fixture
-def truncated_image(tmp_path: Path, data_root: Path, image_of_rank_1: str) -> Path:
-    """An image, in a copy of the data, of which only half is there."""
-    shutil.copytree(data_root, tmp_path / "data")
-    image = tmp_path / "data" / "train2017" / image_of_rank_1
-    image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
-    return image
-
-
 def test_an_image_that_fails_one_process_stops_all_in_order(
     undisturbed: Path, truncated_image: Path, data_root: Path, small: list[str], request: Any
 ) -> None:

@@ -16,6 +16,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
     "process_lock": set(),
+    "launched": set(),
     "seeding": {"errors"},
     "image_files": {"errors"},
     "csv_files": set(),
@@ -30,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "model": _TENSORS | {"ops", "pretraining"},
     "assignment": _TENSORS,
     "losses": _TENSORS,
-    "engine": {"errors", "files", "process_lock", "seeding", "terminal"},
+    "engine": {"errors", "files", "launched", "process_lock", "seeding", "terminal"},
     "evaluation": _TENSORS | {"files"},
     "drawing": _TENSORS | {"files"},
     "inspection": _TENSORS
@@ -61,6 +62,7 @@ ALLOWED: dict[str, set[str]] = {
             "csv_files",
             "files",
             "image_files",
+            "launched",
             "pretraining",
             "process_lock",
             "seeding",
@@ -73,14 +75,14 @@ ALLOWED: dict[str, set[str]] = {
             "terminal",
         ),
     },
-    "cli": {"recipe", "api", "errors", "files", "terminal", "version"},
+    "cli": {"recipe", "api", "errors", "files", "launched", "terminal", "version"},
     "recipes": set(),
     "extensions": set(),
 }
 # Parts that must start without loading torch.
 TORCH_FREE = {
     *("errors", "files", "version", "terminal", "pretraining", "process_lock"),
-    *("recipe", "recipes", "extensions", "stored_runs"),
+    *("launched", "recipe", "recipes", "extensions", "stored_runs"),
 }
 
 

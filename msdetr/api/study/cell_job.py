@@ -63,12 +63,14 @@ class CellJob:
         run: The run of the study.
         device: "auto", "cpu", "cuda" or "cuda:N".
         environment: Variables of the cell's process, beside the job's own.
+        processes: How many processes train the cell.
     """
 
     cell: Cell
     run: StudyRun
     device: str
     environment: Mapping[str, str]
+    processes: int = 1
     _child: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
 
     def __call__(self) -> None:
@@ -102,6 +104,7 @@ class CellJob:
             device=self.device,
             error_file=str(cell.error_file),
             parent=os.getpid(),
+            processes=self.processes,
         )
         with cell.output_file.open("ab") as output:
             child = self._child = subprocess.Popen(

@@ -5,21 +5,19 @@ It is started by :mod:`msdetr.api.study.cell_job` and ends with it.
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import signal
 import sys
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from msdetr.errors import InterruptedRunError, MsdetrError
+from msdetr.errors import FaultElsewhereError, InterruptedRunError, MsdetrError
 from msdetr.files import replace_text
+from msdetr.launched import end_with, is_launched, report_failure, settle_in
 from msdetr.terminal import LiteralConsole
 
 _MODULE = "msdetr.api.study.cell_process"
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,7 @@ class CellOrder:
         device: "auto", "cpu", "cuda" or "cuda:N".
         error_file: Where to say, in one line, why it failed.
         parent: The process that waits for it.
+        processes: How many processes train; this one starts them if there are several.
     """
 
     recipe: str
@@ -39,10 +38,15 @@ class CellOrder:
     device: str
     error_file: str
     parent: int
+    processes: int = 1
 
     def command(self) -> list[str]:
         """Return the command line that carries it out."""
-        return [sys.executable, "-m", _MODULE, json.dumps(asdict(self))]
+        return [sys.executable, *self.words()]
+
+    def words(self) -> list[str]:
+        """Return what follows ``python`` there."""
+        return ["-m", _MODULE, json.dumps(asdict(self))]
 
 
 def main(order: CellOrder) -> int:
@@ -51,44 +55,65 @@ def main(order: CellOrder) -> int:
     Returns:
         The exit code, as of ``msdetr train``.
     """
-    if not _end_with(order.parent):
+    if is_launched():
+        settle_in()
+    elif not end_with(order.parent):
         return 128 + signal.SIGTERM
     # Clusters send them to every process of a job; the one that waits for this one answers.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     try:
-        _train_and_analyse(order)
+        return _work(order)
     except InterruptedRunError as error:
-        LiteralConsole(stderr=True).say(str(error))
+        if not report_failure(str(error)):
+            LiteralConsole(stderr=True).say(str(error))
         return error.exit_code
     except MsdetrError as error:
-        LiteralConsole(stderr=True).say(f"error: {error}")
-        return _report(order, str(error), error.exit_code)
+        is_elsewhere = isinstance(error, FaultElsewhereError)
+        if not report_failure(str(error), is_elsewhere=is_elsewhere):
+            LiteralConsole(stderr=True).say(f"error: {error}")
+            _note(order, str(error))
+        return error.exit_code
     except Exception as error:  # whatever it is, the study must name it
         traceback.print_exc()
-        return _report(order, f"{type(error).__name__}: {error}", 1)
+        message = f"{type(error).__name__}: {error}"
+        if not report_failure(message):
+            _note(order, message)
+        return 1
+
+
+def _work(order: CellOrder) -> int:
+    """Train, alone or by several processes, and analyse; several processes only train."""
+    if order.processes > 1 and not is_launched():
+        code = _launch(order)
+        if code:
+            return code
+    else:
+        _train(order)
+    if not is_launched():
+        from msdetr.api.study.cell_analysis import analyse_cell  # noqa: PLC0415 - as below
+
+        analyse_cell(Path(order.output), device=order.device)
     return 0
 
 
-def _train_and_analyse(order: CellOrder) -> None:
-    from msdetr.api.study.cell_analysis import analyse_cell  # noqa: PLC0415 - after signals are set
-    from msdetr.api.train import train  # noqa: PLC0415
+def _train(order: CellOrder) -> None:
+    from msdetr.api.train import train  # noqa: PLC0415 - after signals are set
     from msdetr.recipe import load_recipe  # noqa: PLC0415
 
-    output = Path(order.output)
-    train(load_recipe(order.recipe), output=output, resume=True, device=order.device)
-    analyse_cell(output, device=order.device)
+    recipe = load_recipe(order.recipe)
+    train(recipe, output=Path(order.output), resume=True, device=order.device)
 
 
-def _end_with(parent: int) -> bool:
-    """Have the kernel send SIGTERM when the parent dies; False if it is dead already."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    return os.getppid() == parent
+def _launch(order: CellOrder) -> int:
+    from msdetr.api.launch import count_processes  # noqa: PLC0415 - after signals are set
+    from msdetr.engine.launcher import launch  # noqa: PLC0415
+
+    return launch(order.words(), count_processes(str(order.processes), device=order.device))
 
 
-def _report(order: CellOrder, error: str, code: int) -> int:
+def _note(order: CellOrder, error: str) -> None:
     replace_text(Path(order.error_file), " ".join(error.split()) + "\n")
-    return code
 
 
 if __name__ == "__main__":

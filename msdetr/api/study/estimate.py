@@ -123,15 +123,17 @@ def estimate_study(file: Path, *, output: Path, workers: Workers) -> StudyEstima
     estimates, available = [], 0.0
     for name, recipe in recipes.items():
         estimate, available = _estimate_arm(
-            [cell for cell in cells if cell.arm == name], recipe, workers.device
+            [cell for cell in cells if cell.arm == name], recipe, workers
         )
         estimates.append(estimate)
     number = workers.number or (len(workers.slots()) if workers.executor == "local" else len(cells))
     return StudyEstimate(len(cells), tuple(estimates), max(1, min(number, len(cells))), available)
 
 
-def _estimate_arm(cells: Sequence[Cell], recipe: Recipe, device: str) -> tuple[ArmEstimate, float]:
-    report = dry_run(recipe, device=device)
+def _estimate_arm(
+    cells: Sequence[Cell], recipe: Recipe, workers: Workers
+) -> tuple[ArmEstimate, float]:
+    report = dry_run(recipe, device=workers.device)
     measured = [cell.train_seconds for cell in cells if cell.is_trained]
     known = [seconds for seconds in measured if seconds is not None]
     guess = report.seconds_per_step * report.steps_per_epoch * report.num_epochs
@@ -139,7 +141,7 @@ def _estimate_arm(cells: Sequence[Cell], recipe: Recipe, device: str) -> tuple[A
         arm=cells[0].arm,
         num_cells=sum(not cell.is_trained for cell in cells),
         seconds=sum(known) / len(known) if known else guess,
-        memory_mib=report.memory_mib,
+        memory_mib=report.memory_mib * workers.processes,
         is_measured=bool(known),
     )
     return estimate, report.available_mib

@@ -16,6 +16,7 @@ import torch
 
 from msdetr.api.study.cell_job import CellJob, StudyRun
 from msdetr.api.study.progress import StudyProgress
+from msdetr.engine.device import count_cores
 from msdetr.engine.signals import StopRequest
 from msdetr.errors import InterruptedRunError, Problem, StudyError, UsageError
 from msdetr.files import replace_text
@@ -68,8 +69,9 @@ class Workers:
         number: Cells at the same time at most; None for what the machine has room for.
         executor: "local" or "slurm".
         slurm: Settings of SLURM jobs by name.
-        threads: Threads of each cell.
+        threads: Threads of each process of a cell.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        processes: Processes that train each cell, on a GPU each or on ``threads`` cores each.
     """
 
     number: int | None = None
@@ -77,13 +79,28 @@ class Workers:
     slurm: Mapping[str, Any] | None = None
     threads: int = 1
     device: str = "auto"
+    processes: int = 1
+
+    @property
+    def cores_per_cell(self) -> int:
+        """Cores that a cell keeps busy on the CPU."""
+        return self.threads * self.processes
 
     def slots(self) -> list[Mapping[str, str]]:
-        """Return the variables of the processes that may run at the same time on this machine."""
+        """Return the variables of the cells that may run at the same time on this machine.
+
+        Raises:
+            UsageError: There are fewer GPUs than a cell has processes.
+        """
         gpus = self._gpus()
-        number = self.number or len(gpus) or max(1, _count_cores() // self.threads)
+        if gpus and len(gpus) < self.processes:
+            message = f"{self.processes} processes need a GPU each, and there are {len(gpus)}"
+            raise UsageError("`processes`", message)
+        firsts = range(0, len(gpus) - self.processes + 1, self.processes)
+        dealt = [",".join(gpus[first : first + self.processes]) for first in firsts]
+        number = self.number or len(dealt) or max(1, count_cores() // self.cores_per_cell)
         return [
-            {"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if gpus else {}
+            {"CUDA_VISIBLE_DEVICES": dealt[index % len(dealt)]} if dealt else {}
             for index in range(number)
         ]
 
@@ -178,13 +195,14 @@ def _prepare(cell: Cell, arm: Recipe, run: StudyRun, workers: Workers) -> CellJo
     cell.path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(cell.recipe_file, recipe_to_yaml(cell_recipe(arm, cell.seed)))
     threads = str(workers.threads)
-    # A cell on this machine sees one GPU only, whatever its number is here.
+    # A cell on this machine sees its own GPUs only, whatever their numbers are here.
     device = "cuda" if workers.device.startswith("cuda") else workers.device
     return CellJob(
         cell=cell,
         run=run,
         device=device if workers.executor == "local" else workers.device,
         environment={"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+        processes=workers.processes,
     )
 
 
@@ -205,7 +223,7 @@ def _launcher(files: Path, workers: Workers) -> Launcher:
 
     if workers.executor == "local":
         return LocalLauncher(files, workers.slots())
-    settings = {"cpus_per_task": workers.threads, **(workers.slurm or {})}
+    settings = {"cpus_per_task": workers.cores_per_cell, **(workers.slurm or {})}
     return SlurmLauncher(files, settings, num_workers=workers.number)
 
 
@@ -259,10 +277,6 @@ def _result(output: Path, cells: Sequence[Cell]) -> StudyResult:
     others = [cell for cell in cells if cell not in finished]
     failed = {cell.name: cell.error or "ended before it was done; run again" for cell in others}
     return StudyResult(output, tuple(cell.name for cell in finished), failed)
-
-
-def _count_cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _say(text: str) -> None:
