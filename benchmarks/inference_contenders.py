@@ -25,7 +25,7 @@ from msdetr.build import build_model
 from msdetr.data.labels import Category, LabelSpace
 from msdetr.export import ExportSettings
 from msdetr.export.formats import SUFFIXES
-from msdetr.export.onnx_file import open_session
+from msdetr.export.onnx_session import open_session
 from msdetr.model.detections import select_detections
 from msdetr.recipe import load_recipe
 from msdetr.structures import Detections, ImageBatch, ModelOutput

@@ -124,6 +124,17 @@ LimitValOption = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Evaluate on the first N images.")
 ]
 
+# predict
+
+PredictingOption = Annotated[
+    Path,
+    typer.Option(
+        "--ckpt",
+        metavar="PATH",
+        help="Checkpoint or run directory, a published .pth file, or an exported .onnx or .pt2.",
+    ),
+]
+
 # export
 
 ExportedOption = Annotated[

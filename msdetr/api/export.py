@@ -25,7 +25,7 @@ from msdetr.data.batching import count_cells
 from msdetr.errors import UsageError, VerificationError
 from msdetr.export import ExportSettings, VerificationReport, build_program, verify
 from msdetr.export.agreement import THRESHOLD
-from msdetr.export.formats import SUFFIXES, file_format, missing_packages
+from msdetr.export.formats import SUFFIXES, extra_of, file_format, missing_packages
 from msdetr.export.tracing import trace
 from msdetr.files import replace_text, replacing_file
 from msdetr.terminal import LiteralConsole
@@ -215,7 +215,7 @@ def _check_request(
     if missing:
         raise UsageError(
             f"`format={settings.format!r}`",
-            f"needs {' and '.join(missing)}: pip install 'msdetr[export]'",
+            f"needs {' and '.join(missing)}: pip install 'msdetr[{extra_of(settings.format)}]'",
         )
     _check_output(output, settings, force=force)
 

@@ -21,7 +21,7 @@ from msdetr.api.checkpoints.loaded import load_checkpoint
 from msdetr.api.detector import Detector
 from msdetr.engine.checkpoint import FORMAT_VERSION
 from msdetr.export import DetectionProgram
-from msdetr.export.onnx_file import open_session
+from msdetr.export.onnx_session import open_session
 from msdetr.files import SUMS_FILE, list_sums
 from msdetr.model.detections import select_detections
 from msdetr.structures import ImageBatch
