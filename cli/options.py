@@ -131,7 +131,8 @@ PredictingOption = Annotated[
     typer.Option(
         "--ckpt",
         metavar="PATH",
-        help="Checkpoint or run directory, a published .pth file, or an exported .onnx or .pt2.",
+        help="Checkpoint or run directory, a published .pth file, or an exported .onnx, .pt2 or "
+        ".xml.",
     ),
 ]
 
@@ -141,10 +142,10 @@ ExportedOption = Annotated[
     Path, typer.Option("--ckpt", metavar="PATH", help="Checkpoint or run directory.")
 ]
 ExportFileOption = Annotated[
-    Path, typer.Option(metavar="FILE", help="File to write: *.onnx, *.pt2 or *.pth.")
+    Path, typer.Option(metavar="FILE", help="File to write: *.onnx, *.pt2, *.xml or *.pth.")
 ]
 FormatOption = Annotated[
-    Literal["onnx", "torch-export", "official"],
+    Literal["onnx", "torch-export", "openvino", "official"],
     typer.Option("--format", help="Format; official is a .pth file for the published code."),
 ]
 StaticOption = Annotated[

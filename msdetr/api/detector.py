@@ -126,7 +126,7 @@ class Detector(ImageDetector):
         """Write a file that runs without this package, and compare it with the model.
 
         Args:
-            path: File to write, ``.onnx`` or ``.pt2``.
+            path: File to write, ``.onnx``, ``.pt2`` or ``.xml``.
             settings: Its form; by default the format of the suffix, for inputs of any size.
             verified_images: Images to compare file and model on; 0 for no comparison. By default
                 8, and more, up to 32, until the model has found 50 objects on them.

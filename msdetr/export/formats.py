@@ -11,24 +11,35 @@ from typing import Protocol, cast
 from torch.export import ExportedProgram
 
 from msdetr.export.runners import Runner, StoredProgram
-from msdetr.export.settings import ExportFormat, ExportSettings
+from msdetr.export.settings import ExportFormat, ExportSettings, weights_file
 
-SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
+SUFFIXES: dict[ExportFormat, str] = {
+    "onnx": ".onnx",
+    "torch-export": ".pt2",
+    "openvino": ".xml",
+}
 _MODULES: dict[ExportFormat, str] = {
     "onnx": "msdetr.export.onnx_file",
     "torch-export": "msdetr.export.torch_export_file",
+    "openvino": "msdetr.export.openvino_file",
 }
 _READERS: dict[ExportFormat, str] = {
     "onnx": "msdetr.export.onnx_session",
     "torch-export": "msdetr.export.torch_export_file",
+    "openvino": "msdetr.export.openvino_program",
 }
 _PACKAGES: dict[ExportFormat, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "torch-export": (),
+    "openvino": ("onnx", "onnxscript", "openvino"),
 }
-_RUNTIMES: dict[ExportFormat, tuple[str, ...]] = {"onnx": ("onnxruntime",), "torch-export": ()}
+_RUNTIMES: dict[ExportFormat, tuple[str, ...]] = {
+    "onnx": ("onnxruntime",),
+    "torch-export": (),
+    "openvino": ("openvino",),
+}
 # Extra of this package that brings them.
-_EXTRAS: dict[ExportFormat, str] = {}
+_EXTRAS: dict[ExportFormat, str] = {"openvino": "openvino"}
 
 
 class FileFormat(Protocol):
@@ -85,6 +96,11 @@ def missing_runtimes(name: ExportFormat) -> list[str]:
 def extra_of(name: ExportFormat) -> str:
     """Name the extra of this package that brings a format's packages."""
     return _EXTRAS.get(name, "export")
+
+
+def files_of(name: ExportFormat, path: Path) -> tuple[Path, ...]:
+    """List the files that a format writes for a path: what stands beside it first, then itself."""
+    return (weights_file(path), path) if name == "openvino" else (path,)
 
 
 def _missing(packages: Sequence[str]) -> list[str]:

@@ -75,3 +75,12 @@ def parse_metadata(texts: Mapping[str, str]) -> dict[str, Any]:
         except ValueError:
             continue
     return values
+
+
+def parse_document(text: str) -> dict[str, Any]:
+    """Read one JSON object of values by name; nothing where there is none."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 
 from msdetr.errors import CheckpointError
 from msdetr.export.archive_check import check_archive
-from msdetr.export.runners import ExportedOutput, Feeds
+from msdetr.export.runners import ExportedOutput, Feeds, parse_document
 from msdetr.export.settings import ExportSettings
 from msdetr.export.tracing import quiet
 from msdetr.structures import ImageBatch
@@ -76,11 +76,7 @@ class StoredPt2:
     @cached_property
     def metadata(self) -> Mapping[str, Any]:
         """What the file says of itself."""
-        try:
-            found = json.loads(self._metadata)
-        except ValueError:
-            return {}
-        return found if isinstance(found, dict) else {}
+        return parse_document(self._metadata)
 
     @cached_property
     def input_shapes(self) -> Mapping[str, tuple[int | None, ...]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +14,11 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image
+from torch import Tensor
 
 from msdetr.export.formats import SUFFIXES
+from msdetr.export.openvino_process import OpenVinoProcess
+from msdetr.export.openvino_program import OpenVinoProgram
 
 Msdetr = Callable[..., Any]
 Exported = Callable[..., Path]
@@ -82,27 +87,27 @@ def assert_same_detections(found: Any, expected: Any) -> None:
         assert (near & np.array(same)).mean() > 0.9
 
 
-OPTIONS = {
-    "plain": (),
-    "nms": ("--set", "evaluation.nms_threshold=0.01"),
-    "few": ("--set", "evaluation.detections_per_image=7"),
-    "alone": ("--set", "evaluation.batch_size=1"),
-}
-
-
-@pytest.mark.parametrize("name", ["onnx", "torch-export"])
+@pytest.mark.parametrize("name", ["onnx", "torch-export", "openvino"])
 def test_file_for_any_size_detects_as_the_checkpoint_does(
     name: str, exported: Exported, predict: Callable[..., Any], run_dir: Path, photos: Path
 ) -> None:
-    file = exported("--format", name)
-    counts = {}
-    for key, options in OPTIONS.items():
-        found = predict(file, photos, *options)
-        assert_same_detections(found, predict(run_dir, photos, *options))
-        counts[key] = [len(entry["detections"]) for entry in found["images"]]
-    assert counts["plain"] == [100] * 5
-    assert counts["few"] == [7] * 5
-    assert sum(counts["nms"]) < 500
+    found = predict(exported("--format", name), photos)
+    assert_same_detections(found, predict(run_dir, photos))
+    assert [len(entry["detections"]) for entry in found["images"]] == [100] * 5
+
+
+def test_what_is_done_around_the_file(
+    exported: Exported, predict: Callable[..., Any], run_dir: Path, photos: Path
+) -> None:
+    counts = []
+    for option in ("nms_threshold=0.01", "detections_per_image=7", "batch_size=1"):
+        change = ("--set", f"evaluation.{option}")
+        found = predict(exported("--format", "onnx"), photos, *change)
+        assert_same_detections(found, predict(run_dir, photos, *change))
+        counts.append(sum(len(entry["detections"]) for entry in found["images"]))
+    suppressed, few, alone = counts
+    assert (few, alone) == (7 * 5, 100 * 5)
+    assert suppressed < alone
 
 
 @pytest.mark.parametrize(
@@ -110,6 +115,7 @@ def test_file_for_any_size_detects_as_the_checkpoint_does(
     [
         ("--format", "onnx", "--batch", "2"),
         ("--format", "torch-export", "--raw"),
+        ("--format", "openvino"),
     ],
     ids=" ".join,
 )
@@ -157,12 +163,55 @@ def test_results_and_drawings(
     assert len(results) == sum(len(entry["detections"]) for entry in report["images"])
 
 
+def test_interrupted_prediction_leaves_nothing_behind(
+    exported: Exported,
+    msdetr: Msdetr,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    processes: list[OpenVinoProcess] = []
+
+    def stop(self: OpenVinoProgram, feeds: object) -> list[Tensor]:
+        del feeds
+        processes.append(self.process)
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError
+
+    monkeypatch.setattr(OpenVinoProgram, "run", stop)
+    file = exported("--format", "openvino")
+    done = msdetr("predict", "--ckpt", file, photos, "--output", tmp_path / "out")
+    assert (done.code, done.out) == (143, "")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    (process,) = processes
+    process.close()
+    assert not Path(f"/proc/{process.pid}").exists()
+
+
+def test_lost_process_is_one_line(
+    exported: Exported, msdetr: Msdetr, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = OpenVinoProgram.run
+
+    def lose(self: OpenVinoProgram, feeds: Any) -> list[Tensor]:
+        os.kill(self.process.pid, signal.SIGSEGV)
+        return run(self, feeds)
+
+    monkeypatch.setattr(OpenVinoProgram, "run", lose)
+    done = msdetr("predict", "--ckpt", exported("--format", "openvino"), photos)
+    assert done.code == 1
+    assert done.err.splitlines()[-1] == (
+        "error: model.xml: the process that runs OpenVINO was ended by SIGSEGV"
+    )
+
+
 class TestRefused:
     @pytest.fixture
     def photo(self, photos: Path) -> Path:
         return photos / "0.png"
 
-    @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+    @pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".xml"])
     def test_no_such_file(
         self, suffix: str, photo: Path, tmp_path: Path, refused_line: Callable[..., str]
     ) -> None:
@@ -191,6 +240,22 @@ class TestRefused:
         file.write_bytes(whole.read_bytes()[:-500])
         line = refused_line("predict", "--ckpt", file, photo)
         assert line.startswith(f"error: {file}: {reason}")
+
+    def test_openvino_file_that_is_damaged_or_alone(
+        self,
+        exported: Exported,
+        photo: Path,
+        tmp_path: Path,
+        refused_line: Callable[..., str],
+    ) -> None:
+        whole = exported("--format", "openvino").read_bytes()
+        file = tmp_path / "cut.xml"
+        file.write_bytes(whole[:-500])
+        line = refused_line("predict", "--ckpt", file, photo)
+        assert line == f"error: {file}: its weights, cut.bin beside it, are missing"
+        (tmp_path / "cut.bin").write_bytes(b"")
+        line = refused_line("predict", "--ckpt", file, photo)
+        assert line.startswith(f"error: {file}: cannot be loaded by OpenVINO: ")
 
     def test_file_of_somebody_else(
         self, photo: Path, tmp_path: Path, refused_line: Callable[..., str]
