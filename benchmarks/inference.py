@@ -1,10 +1,11 @@
 """Latency of a model and of its exports, side by side on one image.
 
-PyTorch with the native operator in float32 and bfloat16, torch.compile, the torch.export file, and
-ONNX Runtime with both forms of deformable attention, at batch 1. Weights are random. Before
-anything is timed, detections are compared with those of PyTorch in float32. Then all take turns,
-so that a busy machine slows them all alike; the ratio is to PyTorch in float32. CPU time is that
-of all threads together and hardly depends on what else runs.
+PyTorch with the native operator in float32 and bfloat16, torch.compile, the torch.export file,
+ONNX Runtime with both forms of deformable attention, and OpenVINO in a process of its own, at
+batch 1. Weights are random. Before anything is timed, detections are compared with those of
+PyTorch in float32. Then all take turns, so that a busy machine slows them all alike; the ratio is
+to PyTorch in float32. CPU time is that of all threads together and hardly depends on what else
+runs.
 
     python benchmarks/inference.py --threads 2 --files /tmp/exports
     python benchmarks/inference.py --files /tmp/exports --only-files          # export, time nothing
@@ -34,7 +35,7 @@ import torch
 from inference_contenders import (
     BASELINE,
     CONTENDERS,
-    Run,
+    Contender,
     Setting,
     agreement,
     load_random,
@@ -55,7 +56,7 @@ class Entry:
     """A contender on images of one size, and its times so far in seconds."""
 
     name: str
-    run: Run
+    contender: Contender
     agreement: float = 1.0
     first_s: float = 0.0
     wall: list[float] = field(default_factory=list)
@@ -86,7 +87,7 @@ def ready(
             with time_limit(limit):
                 entry = Entry(name, prepare(name, setting))
                 prepared = time.perf_counter()
-                found = entry.run(images).to("cpu")
+                found = entry.contender.run(images).to("cpu")
         except (RuntimeError, TimeoutError) as error:
             say(f"  {name}: left out, {str(error).splitlines()[0]}")
             continue
@@ -105,12 +106,12 @@ def ready(
 @contextmanager
 def timed(entry: Entry, device: str) -> Iterator[None]:
     """Add the time of the block to a contender's."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    cpu, wall = entry.contender.cpu_time(), time.perf_counter()
     yield
     if device == "cuda":
         torch.cuda.synchronize()
     entry.wall.append(time.perf_counter() - wall)
-    entry.cpu.append(time.process_time() - cpu)
+    entry.cpu.append(entry.contender.cpu_time() - cpu)
 
 
 def measure(entries: Sequence[Entry], images: ImageBatch, options: argparse.Namespace) -> None:
@@ -119,7 +120,7 @@ def measure(entries: Sequence[Entry], images: ImageBatch, options: argparse.Name
         taking_part = [e for e in entries if number == 0 or e.first_s <= options.slow]
         for entry in taking_part:
             with timed(entry, options.device):
-                entry.run(images)
+                entry.contender.run(images)
         seconds = ", ".join(f"{entry.name} {entry.wall[-1]:.2f}" for entry in taking_part)
         say(f"  round {number + 1} of {options.rounds}, seconds: {seconds}")
 

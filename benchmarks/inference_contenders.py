@@ -7,6 +7,7 @@ and, in a folder that stays, used again.
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ from msdetr.build import build_model
 from msdetr.data.labels import Category, LabelSpace
 from msdetr.export import ExportSettings
 from msdetr.export.formats import SUFFIXES
-from msdetr.export.onnx_file import open_session
+from msdetr.export.onnx_session import open_session
+from msdetr.export.openvino_program import OpenVinoProgram
+from msdetr.export.runners import feed
 from msdetr.model.detections import select_detections
 from msdetr.recipe import load_recipe
 from msdetr.structures import Detections, ImageBatch, ModelOutput
@@ -39,8 +42,22 @@ CONTENDERS = (
     "torch-export",
     "onnx-gather",
     "onnx-grid_sample",
+    "openvino",
 )
 Run = Callable[[ImageBatch], Detections]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way to run the model, ready to be used.
+
+    Attributes:
+        run: Detects in one image.
+        cpu_time: Seconds that it has computed so far, of all threads and processes together.
+    """
+
+    run: Run
+    cpu_time: Callable[[], float] = time.process_time
 
 
 @dataclass(frozen=True)
@@ -50,7 +67,7 @@ class Setting:
     Attributes:
         loaded: The model, on the CPU, its attention set to the native operator.
         files: Folder of the exported files.
-        threads: Threads of ONNX Runtime.
+        threads: Threads of ONNX Runtime and OpenVINO.
         device: "cpu" or "cuda".
     """
 
@@ -96,7 +113,7 @@ def draw_weights(model: nn.Module) -> None:
             value.copy_(0.1 * noise)
 
 
-def prepare(name: str, setting: Setting) -> Run:
+def prepare(name: str, setting: Setting) -> Contender:
     """Make one of ``CONTENDERS`` ready to run.
 
     Raises:
@@ -104,14 +121,16 @@ def prepare(name: str, setting: Setting) -> Run:
     """
     match name:
         case "native-fp32" | "native-bf16":
-            return _eager(setting, setting.loaded.model, bf16=name == "native-bf16")
+            return Contender(_eager(setting, setting.loaded.model, bf16=name == "native-bf16"))
         case "compile":
             compiled = torch.compile(setting.loaded.model, dynamic=False)
-            return _eager(setting, cast(nn.Module, compiled), bf16=False)
+            return Contender(_eager(setting, cast(nn.Module, compiled), bf16=False))
         case "torch-export":
-            return _torch_export(setting)
+            return Contender(_torch_export(setting))
+        case "openvino":
+            return _openvino(setting)
         case _:
-            return _onnx(setting, name)
+            return Contender(_onnx(setting, name))
 
 
 def make_files(names: list[str], setting: Setting) -> None:
@@ -148,6 +167,7 @@ _SETTINGS = {
     "torch-export": ExportSettings(format="torch-export"),
     "onnx-gather": ExportSettings(op="gather"),
     "onnx-grid_sample": ExportSettings(op="grid_sample"),
+    "openvino": ExportSettings(format="openvino"),
 }
 
 
@@ -194,6 +214,23 @@ def _onnx(setting: Setting, name: str) -> Run:
         return Detections(boxes, scores, labels)
 
     return run
+
+
+def _openvino(setting: Setting) -> Contender:
+    if setting.device != "cpu":
+        raise RuntimeError("runs on the CPU")
+    program = OpenVinoProgram(_file(setting, "openvino"), setting.threads)
+
+    def run(images: ImageBatch) -> Detections:
+        # The way to its process and back counts, too.
+        scores, labels, boxes = program.run(feed(images, ("pixels", "padding_mask")))
+        return Detections(boxes, scores, labels)
+
+    def cpu_time() -> float:
+        told, _ = program.process.ask("cpu_time")
+        return time.process_time() + float(told["seconds"])
+
+    return Contender(run, cpu_time)
 
 
 def agreement(first: Detections, second: Detections) -> float:

@@ -134,16 +134,28 @@ LimitValOption = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Evaluate on the first N images.")
 ]
 
+# predict
+
+PredictingOption = Annotated[
+    Path,
+    typer.Option(
+        "--ckpt",
+        metavar="PATH",
+        help="Checkpoint or run directory, a published .pth file, or an exported .onnx, .pt2 or "
+        ".xml.",
+    ),
+]
+
 # export
 
 ExportedOption = Annotated[
     Path, typer.Option("--ckpt", metavar="PATH", help="Checkpoint or run directory.")
 ]
 ExportFileOption = Annotated[
-    Path, typer.Option(metavar="FILE", help="File to write: *.onnx, *.pt2 or *.pth.")
+    Path, typer.Option(metavar="FILE", help="File to write: *.onnx, *.pt2, *.xml or *.pth.")
 ]
 FormatOption = Annotated[
-    Literal["onnx", "torch-export", "official"],
+    Literal["onnx", "torch-export", "openvino", "official"],
     typer.Option("--format", help="Format; official is a .pth file for the published code."),
 ]
 StaticOption = Annotated[

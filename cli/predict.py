@@ -10,11 +10,11 @@ import typer
 from msdetr.errors import MsdetrError
 
 from .options import (
-    CheckpointOption,
     DeviceOption,
     JsonOption,
     MaxPixelsOption,
     OverridesOption,
+    PredictingOption,
     PublishedRecipeOption,
     ReplaceResultsOption,
     examples,
@@ -33,7 +33,7 @@ def predict(
         list[str], typer.Argument(metavar="INPUT...", help="Image files, folders, patterns.")
     ],
     *,
-    checkpoint: CheckpointOption,
+    checkpoint: PredictingOption,
     recipe: PublishedRecipeOption = None,
     output: Annotated[
         Path | None,

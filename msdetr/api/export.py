@@ -6,9 +6,10 @@ import json
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from msdetr.data.batching import count_cells
 from msdetr.errors import UsageError, VerificationError
 from msdetr.export import ExportSettings, VerificationReport, build_program, verify
 from msdetr.export.agreement import THRESHOLD
-from msdetr.export.formats import SUFFIXES, file_format, missing_packages
+from msdetr.export.formats import SUFFIXES, extra_of, file_format, files_of, missing_packages
 from msdetr.export.tracing import trace
 from msdetr.files import replace_text, replacing_file
 from msdetr.terminal import LiteralConsole
@@ -115,7 +116,7 @@ def export_checkpoint(
 
     Args:
         checkpoint: Checkpoint or run directory, or a published ``.pth`` file.
-        output: File to write: ``.onnx`` or ``.pt2``.
+        output: File to write: ``.onnx``, ``.pt2`` or ``.xml``.
         settings: Form of the file; ONNX for inputs of any size by default.
         detections: Detections per image; the recipe's by default.
         verified_images: Images to compare file and model on; 0 for no verification. By default
@@ -163,7 +164,7 @@ def export_loaded(
     limit = detections or loaded.detection_settings.limit
     images = None if verified_images == 0 else load_verification_data(loaded, settings, data)
     LiteralConsole(stderr=True).say(f"tracing the model for {output.name}")
-    with _writing(output), replacing_file(output) as aside:
+    with _writing(output), _replacing(settings, output) as (*_, aside):
         _write(loaded, aside, settings, limit)
         verification = (
             _verify(loaded, aside, settings, images, num_images=verified_images, limit=limit)
@@ -174,7 +175,7 @@ def export_loaded(
         report = ExportReport(
             path=output if passed else _unverified(output),
             settings=settings,
-            size_bytes=aside.stat().st_size,
+            size_bytes=sum(f.stat().st_size for f in files_of(settings.format, aside)),
             verification=verification,
             images=images.source if images else None,
             notices=(
@@ -183,12 +184,14 @@ def export_loaded(
             ),
         )
         if verification is not None and not verification.passed:
-            with replacing_file(report.path) as kept:
-                aside.replace(kept)
+            with _replacing(settings, report.path) as kept:
+                for file, place in zip(files_of(settings.format, aside), kept, strict=True):
+                    file.replace(place)
             _write_report(output, report)
             reasons = "; ".join(verification.problems)
             raise VerificationError(f"{report.path}: {reasons}; see {report_file(output)}")
-    _unverified(output).unlink(missing_ok=True)
+    for file in files_of(settings.format, _unverified(output)):
+        file.unlink(missing_ok=True)
     _write_report(output, report)
     return report
 
@@ -209,13 +212,15 @@ def _check_request(
         raise UsageError("`batch`", "needs `static_hw`; other files take any batch size")
     if settings.batch < 1:
         raise UsageError("`batch`", f"must be at least 1, got {settings.batch}")
+    if settings.format == "openvino" and settings.precision != "fp32":
+        raise UsageError("`precision`", "must be fp32 in OpenVINO files, which compute in float32")
     if verified_images is not None and verified_images < 0:
         raise UsageError("`verified_images`", f"must be at least 0, got {verified_images}")
     missing = missing_packages(settings.format)
     if missing:
         raise UsageError(
             f"`format={settings.format!r}`",
-            f"needs {' and '.join(missing)}: pip install 'msdetr[export]'",
+            f"needs {' and '.join(missing)}: pip install 'msdetr[{extra_of(settings.format)}]'",
         )
     _check_output(output, settings, force=force)
 
@@ -235,7 +240,8 @@ def _check_output(output: Path, settings: ExportSettings, *, force: bool) -> Non
             pass
     except OSError as error:
         raise UsageError(str(output), f"cannot be written: {error.strerror or error}") from error
-    written = (output, _unverified(output), report_file(output))
+    files = (files_of(settings.format, path) for path in (output, _unverified(output)))
+    written = (*chain.from_iterable(files), report_file(output))
     for path in written:
         if path.is_dir():
             raise UsageError(str(path), "is a directory")
@@ -267,6 +273,14 @@ def _smallest_square(strides: Sequence[int], min_cells: int) -> str:
 
 def _unverified(output: Path) -> Path:
     return output.with_name(f"{output.name}.unverified")
+
+
+@contextmanager
+def _replacing(settings: ExportSettings, path: Path) -> Iterator[list[Path]]:
+    with ExitStack() as stack:
+        files = files_of(settings.format, path)
+        # Left in reverse order: the weights get their name last.
+        yield [stack.enter_context(replacing_file(file)) for file in files]
 
 
 @contextmanager

@@ -12,15 +12,18 @@ from rich import box
 from rich.table import Table
 
 from msdetr.api.detection.image_detections import ImageDetections
+from msdetr.api.detection.image_detector import DEFAULT_THRESHOLD, ImageDetector
 from msdetr.api.detection.image_files import find_images, unique_stems
 from msdetr.api.detection.image_inputs import to_image
-from msdetr.api.detector import DEFAULT_THRESHOLD, Detector
+from msdetr.api.detector import Detector
+from msdetr.api.exported_detector import ExportedDetector
 from msdetr.api.output import check_results, writing
 from msdetr.api.progress import show_progress
 from msdetr.data.image_folders import DRAWINGS_DIR, DRAWINGS_LIST, find_drawings
 from msdetr.engine.device import resolve_device
-from msdetr.errors import DataError
+from msdetr.errors import DataError, UsageError
 from msdetr.evaluation.results import write_results
+from msdetr.export.formats import format_of
 from msdetr.terminal import LiteralConsole
 
 RESULTS, IMAGES, DRAWINGS = "predictions.json", DRAWINGS_LIST, DRAWINGS_DIR
@@ -121,13 +124,14 @@ def predict(
     """Detect objects in image files.
 
     Args:
-        checkpoint: Checkpoint or run directory, or a published ``.pth`` file.
+        checkpoint: Checkpoint or run directory, a published ``.pth`` file, or a file that
+            ``export_checkpoint`` has written.
         inputs: Files, folders and patterns.
         recipe: Name or path of a published file's recipe.
         output: Directory for drawings and results; nothing is written without it. Must not hold
             any yet, unless with ``force``.
         threshold: Minimum score of the detections to keep, in 0..1.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu", "cuda" or "cuda:N"; exported files run on the CPU.
         overrides: Recipe fields to change, ``key=value``.
         force: Replace the results and the drawings of an earlier prediction.
 
@@ -146,9 +150,7 @@ def predict(
             force=force,
         )
     paths = find_images(inputs, output)
-    detector = Detector.from_checkpoint(
-        checkpoint, recipe=recipe, overrides=overrides, device=resolve_device(device)
-    )
+    detector = _open(checkpoint, recipe, device, overrides)
     if output is None:
         return _predict(detector, paths, threshold)
     with writing(output) as aside:
@@ -159,7 +161,7 @@ def predict(
             paths,
             threshold,
             lambda file: _draw(
-                file, aside / drawings[file.image_id - 1], detector.recipe.data.max_image_pixels
+                file, aside / drawings[file.image_id - 1], detector.reading.max_pixels
             ),
         )
         _write(report, aside, drawings)
@@ -167,8 +169,22 @@ def predict(
     return report
 
 
+def _open(
+    checkpoint: Path, recipe: str | None, device: str, overrides: Sequence[str]
+) -> ImageDetector:
+    if format_of(checkpoint) is None or checkpoint.is_dir():
+        return Detector.from_checkpoint(
+            checkpoint, recipe=recipe, overrides=overrides, device=resolve_device(device)
+        )
+    if recipe is not None:
+        raise UsageError("`recipe`", f"is for published .pth files; {checkpoint} has its own")
+    if resolve_device(device).type != "cpu" and device != "auto":
+        raise UsageError(f"`device={device!r}`", "exported files run on the CPU")
+    return ExportedDetector.from_file(checkpoint, overrides)
+
+
 def _predict(
-    detector: Detector,
+    detector: ImageDetector,
     paths: Sequence[Path],
     threshold: float,
     draw: Callable[[PredictedFile], None] | None = None,
@@ -191,7 +207,10 @@ def _remove_drawings(output: Path) -> None:
 
 
 def _detect(
-    detector: Detector, paths: Sequence[Path], threshold: float, unreadable: list[tuple[Path, str]]
+    detector: ImageDetector,
+    paths: Sequence[Path],
+    threshold: float,
+    unreadable: list[tuple[Path, str]],
 ) -> Iterator[PredictedFile]:
     console = LiteralConsole(stderr=True)
 

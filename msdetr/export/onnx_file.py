@@ -1,27 +1,23 @@
-"""ONNX files: written, and run by ONNX Runtime."""
+"""ONNX files: written, and compared with the model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 import onnx
 import onnx_ir
 import onnxruntime
-import onnxscript.optimizer
-import torch
 from onnx import GraphProto, ModelProto, NodeProto
-from onnx_ir.passes import common as passes
-from torch import Tensor, fx
+from torch import Tensor
 from torch.export import ExportedProgram
 
-from msdetr.export.runners import ExportedOutput
+from msdetr.export.onnx_model import to_onnx
+from msdetr.export.onnx_session import open_session, run_session
+from msdetr.export.runners import ExportedOutput, feed
 from msdetr.export.settings import ExportSettings
-from msdetr.export.tracing import quiet
 from msdetr.structures import ImageBatch
-
-OPSET = 18
 
 
 def write(
@@ -35,23 +31,9 @@ def write(
         settings: Form of the file.
         metadata: Texts to put into the file by name.
     """
-    with torch.no_grad(), quiet():
-        exported = torch.onnx.export(
-            program,
-            input_names=list(settings.input_names),
-            output_names=list(settings.output_names),
-            opset_version=OPSET,
-            dynamo=True,
-            optimize=False,
-            verbose=False,
-        )
-        assert exported is not None
-        _simplify(exported.model)
-    exported.model.metadata_props.update(metadata)
-    if settings.static_hw is None:
-        _name_dimensions(exported.model.graph)
-    _describe_outputs(exported.model.graph, program, settings)
-    exported.save(path, include_initializers=True, external_data=False)
+    model = to_onnx(program, settings)
+    model.metadata_props.update(metadata)
+    onnx_ir.save(model, path)
 
 
 def load(path: Path, settings: ExportSettings) -> OnnxRunner:
@@ -69,84 +51,30 @@ class OnnxRunner:
 
     def __init__(self, path: Path, settings: ExportSettings) -> None:
         self._settings = settings
+        self._path = path
         self._session = open_session(path)
-        model = onnx.load(path)
-        self._taps = _tap(model.graph, raw=settings.raw)
-        self._tapped = open_session(_with_outputs(model, self._taps))
 
     def run(self, images: ImageBatch) -> dict[str, Tensor]:
         """Run the file as it is; outputs by name."""
-        return self._run(self._session, images, self._settings.output_names)
+        names = self._settings.output_names
+        return dict(zip(names, self._run(self._session, images, names), strict=True))
 
     def inspect(self, images: ImageBatch) -> ExportedOutput:
         """Run it and return its intermediate values."""
-        values = self._run(self._tapped, images, self._taps)
-        logits, boxes, *cells = values.values()
+        session, taps = self._tapped
+        logits, boxes, *cells = self._run(session, images, taps)
         return ExportedOutput(logits, boxes, cells[0].long() if cells else None)
+
+    @cached_property
+    def _tapped(self) -> tuple[onnxruntime.InferenceSession, list[str]]:
+        model = onnx.load(self._path)
+        taps = _tap(model.graph, raw=self._settings.raw)
+        return open_session(_with_outputs(model, taps)), taps
 
     def _run(
         self, session: onnxruntime.InferenceSession, images: ImageBatch, names: Sequence[str]
-    ) -> dict[str, Tensor]:
-        feeds = {"pixels": images.pixels.numpy(), "padding_mask": images.padding_mask.numpy()}
-        inputs = {name: feeds[name] for name in self._settings.input_names}
-        values = session.run(list(names), inputs)
-        return {n: torch.from_numpy(v) for n, v in zip(names, values, strict=True)}
-
-
-def open_session(
-    model: Path | bytes, threads: int | None = None, provider: str = "CPUExecutionProvider"
-) -> onnxruntime.InferenceSession:
-    """Load a model into ONNX Runtime.
-
-    Args:
-        model: A file or its content.
-        threads: Threads of an operator; by default, as many as PyTorch uses.
-        provider: What runs the operators.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
-    options.log_severity_level = 3
-    # Idle threads would take time from whatever runs between two calls.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    source = str(model) if isinstance(model, Path) else model
-    return onnxruntime.InferenceSession(source, options, providers=[provider])
-
-
-def _simplify(model: onnx_ir.Model) -> None:
-    """Fold constants, and drop duplicate and unused nodes.
-
-    The exporter's own optimisation also tries rewriting rules, some of them on every pair of
-    nodes: this takes minutes for a large model, for fusions that runtimes do themselves.
-    """
-    for _ in range(2):
-        onnxscript.optimizer.fold_constants(model)
-        passes.RemoveUnusedNodesPass()(model)
-    onnx_ir.passes.Sequential(
-        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        passes.DeduplicateInitializersPass(),
-        passes.CommonSubexpressionEliminationPass(),
-        passes.RemoveUnusedNodesPass(),
-    )(model)
-
-
-def _name_dimensions(graph: onnx_ir.Graph) -> None:
-    batch, height, width = (onnx_ir.SymbolicDim(name) for name in ("batch", "height", "width"))
-    pixels, padding_mask = graph.inputs
-    pixels.shape = onnx_ir.Shape([batch, 3, height, width])
-    padding_mask.shape = onnx_ir.Shape([batch, height, width])
-
-
-def _describe_outputs(
-    graph: onnx_ir.Graph, program: ExportedProgram, settings: ExportSettings
-) -> None:
-    """Declare type and shape of the outputs, which simplification may lose."""
-    nodes = cast(Sequence[fx.Node], program.graph.output_node().args[0])
-    for name, output, node in zip(settings.output_names, graph.outputs, nodes, strict=True):
-        value: Tensor = node.meta["val"]
-        batch = onnx_ir.SymbolicDim("batch") if settings.static_hw is None else settings.batch
-        output.name = name
-        output.dtype = onnx_ir.DataType.INT64 if name == "labels" else onnx_ir.DataType.FLOAT
-        output.shape = onnx_ir.Shape([batch, *(int(side) for side in value.shape[1:])])
+    ) -> list[Tensor]:
+        return run_session(session, feed(images, self._settings.input_names), names)
 
 
 def _tap(graph: GraphProto, *, raw: bool) -> list[str]:

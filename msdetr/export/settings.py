@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-ExportFormat = Literal["onnx", "torch-export"]
+ExportFormat = Literal["onnx", "torch-export", "openvino"]
 AttentionOp = Literal["gather", "grid_sample"]
 ExportPrecision = Literal["fp32", "fp16"]
 
@@ -22,7 +23,8 @@ class ExportSettings:
     """Form of an exported file.
 
     Attributes:
-        format: "onnx", or "torch-export" for a ``.pt2`` program.
+        format: "onnx", "torch-export" for a ``.pt2`` program, or "openvino" for an ``.xml`` with
+            weights in a ``.bin`` beside it.
         static_hw: Height and width in pixels that every input has; None for inputs of any size
             with a padding mask.
         batch: Images per call of a file with a static size, at least 1.
@@ -55,3 +57,12 @@ class ExportSettings:
     def output_names(self) -> tuple[str, ...]:
         """Outputs of the file, in order."""
         return ("logits", "boxes") if self.raw else ("scores", "labels", "boxes")
+
+
+def weights_file(path: Path) -> Path:
+    """Name the weights of an OpenVINO model: ``model.bin`` beside ``model.xml``.
+
+    Args:
+        path: The model; its suffix may be followed by another, as in ``model.xml.unverified``.
+    """
+    return path.with_name(".bin".join(path.name.rsplit(".xml", 1)))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +15,9 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
-from msdetr.export.runners import ExportedOutput
+from msdetr.errors import CheckpointError
+from msdetr.export.archive_check import check_archive
+from msdetr.export.runners import ExportedOutput, Feeds, parse_document
 from msdetr.export.settings import ExportSettings
 from msdetr.export.tracing import quiet
 from msdetr.structures import ImageBatch
@@ -39,6 +44,66 @@ def write(
     program.example_inputs = None
     with quiet(), path.open("wb") as file:
         torch.export.save(program, file, extra_files={METADATA_FILE: json.dumps(document)})
+
+
+def open_file(path: Path) -> StoredPt2:
+    """Load a file, ours or not, on the CPU; one that could run code is not loaded.
+
+    Raises:
+        CheckpointError: It is unsafe, or PyTorch cannot load it.
+    """
+    check_archive(path)
+    try:
+        return StoredPt2(path)
+    except Exception as error:  # whatever damage makes PyTorch stumble over
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(str(path), f"cannot be loaded by PyTorch: {reason}") from error
+
+
+class StoredPt2:
+    """A ``.pt2`` file loaded from disk, as whoever detects with it needs it.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        extra = {METADATA_FILE: ""}
+        with quiet(), _without_log(), path.open("rb") as file:
+            self._module = torch.export.load(file, extra_files=extra).module()
+        self._metadata = extra[METADATA_FILE]
+
+    @cached_property
+    def metadata(self) -> Mapping[str, Any]:
+        """What the file says of itself."""
+        return parse_document(self._metadata)
+
+    @cached_property
+    def input_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        """Shapes of the inputs by name; None for a side of any length."""
+        inputs = self._module.graph.find_nodes(op="placeholder")
+        return {
+            str(node.target): tuple(
+                side if isinstance(side, int) else None for side in node.meta["val"].shape
+            )
+            for node in inputs
+        }
+
+    def run(self, feeds: Feeds) -> list[Tensor]:
+        """Run the file; all outputs in its order."""
+        with torch.inference_mode():
+            return list(self._module(*(feeds[name] for name in self.input_shapes)))
+
+
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """Keep PyTorch from logging the traceback of what it raises anyway."""
+    logger = logging.getLogger("torch.export")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def load(path: Path, settings: ExportSettings) -> ProgramRunner:

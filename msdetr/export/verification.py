@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from msdetr.export.agreement import THRESHOLD, MatchCounts, match_detections
+from msdetr.export.outputs import detections_of_outputs
 from msdetr.export.runners import ExportedOutput, Runner
 from msdetr.export.settings import ExportPrecision
 from msdetr.model import DetectionModel, TwoStageQueries
@@ -229,13 +230,9 @@ def _select(output: ExportedOutput, batch: VerificationBatch, limit: int) -> Det
 def _detections_of_file(
     outputs: dict[str, Tensor], batch: VerificationBatch, limit: int
 ) -> Detections:
-    if "logits" in outputs:
-        return _select(ExportedOutput(outputs["logits"], outputs["boxes"], None), batch, limit)
-    height = (~batch.images.padding_mask[:, :, 0]).sum(1)
-    width = (~batch.images.padding_mask[:, 0, :]).sum(1)
-    scale = batch.original_hw / torch.stack([height, width], dim=-1)
-    boxes = outputs["boxes"] * scale.flip(-1).repeat(1, 2)[:, None]
-    return _first(Detections(boxes, outputs["scores"], outputs["labels"]), len(batch.image_ids))
+    mask = batch.images.padding_mask
+    found = detections_of_outputs(outputs, mask, batch.original_hw, limit)
+    return _first(found, len(batch.image_ids))
 
 
 def _first(found: Detections, count: int) -> Detections:

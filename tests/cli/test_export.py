@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import onnx
@@ -20,8 +21,11 @@ from msdetr.api import export as exporting
 from msdetr.api.checkpoints.loaded import load_checkpoint
 from msdetr.api.detector import Detector
 from msdetr.engine.checkpoint import FORMAT_VERSION
-from msdetr.export import DetectionProgram
-from msdetr.export.onnx_file import open_session
+from msdetr.export import DetectionProgram, openvino_file
+from msdetr.export.formats import SUFFIXES
+from msdetr.export.onnx_session import open_session
+from msdetr.export.openvino_program import open_file
+from msdetr.export.settings import weights_file
 from msdetr.files import SUMS_FILE, list_sums
 from msdetr.model.detections import select_detections
 from msdetr.structures import ImageBatch
@@ -39,8 +43,8 @@ def exported(
 
     def export(*options: str) -> tuple[Path, Any]:
         if options not in made:
-            suffix = ".pt2" if "torch-export" in options else ".onnx"
-            path = tmp_path_factory.mktemp("export") / f"model{suffix}"
+            form = options[1] if "--format" in options[:1] else "onnx"
+            path = tmp_path_factory.mktemp("export") / f"model{SUFFIXES[form]}"
             done = msdetr("export", "--ckpt", run_dir, "--output", path, *options)
             made[options] = path, done
         return made[options]
@@ -228,17 +232,69 @@ def test_program_runs_without_the_package(
     assert boxes.shape == (2, 100, 4)
 
 
+def test_openvino_file_is_verified_and_asks_for_float32(
+    exported: Callable[..., tuple[Path, Any]],
+) -> None:
+    path, done = exported("--format", "openvino", "--verify", "2")
+    assert done.code == 0, done.err
+    names = ["model.bin", "model.xml", "model.xml.report.json"]
+    assert sorted(p.name for p in path.parent.iterdir()) == names
+    report = json.loads(path.with_name(names[2]).read_text())
+    assert report["size_bytes"] == sum((path.parent / n).stat().st_size for n in names[:2])
+    assert report["verification"]["passed"] is True
+    hint = ET.parse(path).find("rt_info/runtime_options/INFERENCE_PRECISION_HINT")
+    assert hint is not None
+    assert hint.get("value") == "f32"
+    program = open_file(path)
+    assert program.metadata["class_names"][0] == "circle"
+    assert program.precision == "f32"
+
+
+def test_corrupted_weights_of_openvino_are_found(
+    msdetr: Callable[..., Any], run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = openvino_file.write
+
+    def damage(program: Any, path: Path, *rest: Any) -> None:
+        write(program, path, *rest)
+        weights = weights_file(path)
+        content = bytearray(weights.read_bytes())
+        middle = len(content) // 2
+        content[middle : middle + 4096] = bytes(4096)
+        weights.write_bytes(content)
+
+    monkeypatch.setattr(openvino_file, "write", damage)
+    command = ("export", "--ckpt", run_dir, "--format", "openvino", "--static", "64x96", "--raw")
+    done = msdetr(*command, "--output", tmp_path / "model.xml", "--verify", "1")
+    assert (done.code, done.out) == (4, ""), done.err
+    names = ["model.bin.unverified", "model.xml.report.json", "model.xml.unverified"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+@pytest.mark.parametrize(
+    ("program", "options"),
+    [("detect.py", ()), ("detect_openvino.py", ("--format", "openvino", "--verify", "2"))],
+)
 def test_consumer_of_the_documentation(
-    onnx_file: Path, run_dir: Path, shapes_root: Path, tmp_path: Path
+    program: str,
+    options: tuple[str, ...],
+    *,
+    exported: Callable[..., tuple[Path, Any]],
+    run_dir: Path,
+    shapes_root: Path,
+    tmp_path: Path,
 ) -> None:
     text = (ROOT / "docs/export.md").read_text()
-    code = text.split("<!-- detect.py -->\n```python\n")[1].split("```")[0]
+    code = text.split(f"<!-- {program} -->\n```python\n")[1].split("```")[0]
     assert len(code.strip().splitlines()) <= 25
-    (tmp_path / "detect.py").write_text(NO_PACKAGE + code)
-    shutil.copy(onnx_file, tmp_path / "model.onnx")
+    (tmp_path / program).write_text(NO_PACKAGE + code)
+    file, done = exported(*options)
+    assert done.code == 0, done.err
+    for written in file.parent.iterdir():
+        shutil.copy(written, tmp_path)
     photo = sorted((shapes_root / "val2017").iterdir())[0]
     ran = subprocess.run(
-        [sys.executable, "detect.py", photo],
+        [sys.executable, program, photo],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from msdetr import Detector
+from msdetr.export.formats import SUFFIXES
 
 Msdetr = Callable[..., Any]
 Train = Callable[..., Any]
@@ -89,6 +90,7 @@ def test_prediction_runs_the_suppressor(suppressing: Path, shapes_root: Path) ->
     [
         (),  # of any size; the tracing, which takes longest, is the same for all formats
         ("--format", "torch-export", "--static", "64x96"),
+        ("--format", "openvino", "--static", "64x96"),
         ("--precision", "fp16", "--static", "64x96"),
         ("--static", "64x96", "--raw"),
     ],
@@ -97,8 +99,8 @@ def test_prediction_runs_the_suppressor(suppressing: Path, shapes_root: Path) ->
 def test_exports_are_verified(
     options: tuple[str, ...], suppressing: Path, tmp_path: Path, msdetr: Msdetr
 ) -> None:
-    suffix = "pt2" if "torch-export" in options else "onnx"
-    output = tmp_path / f"model.{suffix}"
+    form = options[1] if "--format" in options else "onnx"
+    output = tmp_path / f"model{SUFFIXES[form]}"
     done = msdetr("export", "--ckpt", suppressing, "--output", output, *options)
     assert done.code == 0, done.err
     assert "verified on" in done.out

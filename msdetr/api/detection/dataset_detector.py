@@ -173,10 +173,23 @@ def make_detections(
         original_hw.to(predictions.logits.device),
         settings.limit,
     )
+    return finish_detections(detections, settings.nms_threshold)
+
+
+def finish_detections(detections: Detections, nms_threshold: float | None) -> Detections:
+    """Check that detections are numbers, and suppress duplicates where that is asked for.
+
+    Args:
+        detections: Of a batch.
+        nms_threshold: IoU of the class-wise suppression; None for none.
+
+    Raises:
+        MsdetrError: Scores or boxes are not finite.
+    """
     _require_finite(detections)
-    if settings.nms_threshold is None:
+    if nms_threshold is None:
         return detections
-    return suppress_duplicates(detections, settings.nms_threshold)
+    return suppress_duplicates(detections, nms_threshold)
 
 
 def _require_finite(detections: Detections) -> None:

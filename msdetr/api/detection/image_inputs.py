@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from torchvision.transforms.v2 import functional
 
 from msdetr.data.images import decode_image
 from msdetr.data.sample import Example, Sample
-from msdetr.data.transforms import EvalTransform
 from msdetr.errors import UsageError
 from msdetr.image_files import MAX_PIXELS, to_rgb
 
 ImageInput = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
 """A path; a Pillow image; an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (RGB, RGBA); a tensor
 [1, H, W], [3, H, W] or [4, H, W]. Numbers are uint8, uint16 or floats from 0 to 1."""
+
+Resize = Callable[[Example], Example]
+"""Resizes an image as a model wants it; draws no random numbers."""
 
 IMAGE_TYPES = (str, os.PathLike, Image.Image, np.ndarray, Tensor)
 _SHAPES = {
@@ -59,7 +62,7 @@ def to_image(value: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def to_sample(
-    value: ImageInput, transform: EvalTransform, image_id: int, max_pixels: int = MAX_PIXELS
+    value: ImageInput, transform: Resize, image_id: int, max_pixels: int = MAX_PIXELS
 ) -> Sample:
     """Decode and resize an image as in evaluation; it has no targets.
 

@@ -8,43 +8,23 @@ from itertools import cycle
 
 import numpy as np
 import torch
-from torch.nn.functional import pad
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
 
 from msdetr.api.checkpoints.loaded import LoadedCheckpoint
 from msdetr.api.datasets import EvaluationData, load_evaluation_data
 from msdetr.api.detection.dataset_detector import Results
+from msdetr.api.exporting.inputs import StretchTransform, grow
 from msdetr.api.progress import counting, show_progress
 from msdetr.build import build_eval_dataset, build_label_space
 from msdetr.data import shapes
 from msdetr.data.coco_index import locate_split, read_coco
 from msdetr.data.dataset import DetectionDataset
-from msdetr.data.sample import Example
 from msdetr.errors import DataError
 from msdetr.evaluation import detections_to_results, evaluate_boxes
 from msdetr.export import ExportSettings, VerificationBatch
-from msdetr.structures import Detections, ImageBatch
+from msdetr.structures import Detections
 
 # So small a data set is generated in a second.
 _NUM_SHAPES = 64
-
-
-@dataclass(frozen=True)
-class StretchTransform:
-    """Resize to one fixed size, whatever the aspect ratio; what a file without mask needs.
-
-    Attributes:
-        hw: Height and width in pixels.
-    """
-
-    hw: tuple[int, int]
-
-    def __call__(self, example: Example, generator: torch.Generator | None = None) -> Example:
-        """Return the resized image; its targets are not for comparison with predictions."""
-        del generator
-        image = functional.resize(example.image, list(self.hw), InterpolationMode.BILINEAR)
-        return Example(image, example.boxes_xyxy_px, example.labels)
 
 
 @dataclass(frozen=True)
@@ -116,16 +96,10 @@ def verification_batches(
         alone = settings.static_hw is None and size == 1
         images = (collator if alone else tight).pad([sample.pixels for sample in samples])
         yield VerificationBatch(
-            images=_pad(images, settings.min_side),
+            images=grow(images, settings.min_side),
             image_ids=tuple(sample.image_id for sample in samples[: len(group)]),
             original_hw=torch.tensor([sample.original_hw for sample in samples]),
         )
-
-
-def _pad(images: ImageBatch, min_side: int) -> ImageBatch:
-    height, width = images.padding_mask.shape[1:]
-    missing = (0, max(0, min_side - width), 0, max(0, min_side - height))
-    return ImageBatch(pad(images.pixels, missing), pad(images.padding_mask, missing, value=True))
 
 
 def score(
