@@ -183,7 +183,7 @@ def test_eight_runs_are_told_apart_and_nine_are_rejected() -> None:
     assert len(lines) == 8
     assert len({line.get_color() for line in lines}) == 8
     assert len({line.get_marker() for line in lines}) == 8
-    with pytest.raises(UsageError, match="runs: at most 8 .* got 9"):
+    with pytest.raises(UsageError, match=r"runs: at most 8 .* got 9"):
         drawn(runs)
 
 
