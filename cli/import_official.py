@@ -41,6 +41,7 @@ def import_official(
 ) -> None:
     """Turn a published .pth file into a checkpoint. Nothing in the file is executed."""
     from msdetr.api.checkpoints.official import import_official as run_import
+    from msdetr.errors import counted
 
     loaded = run_import(
         path, recipe, output, classes=classes, overrides=overrides or (), force=force
@@ -48,5 +49,5 @@ def import_official(
     origin, space = loaded.info["imported_from"], loaded.label_space
     say(
         f"{output}: {origin['file']} (sha256 {origin['sha256'][:12]}...) as {recipe}, "
-        f"{len(space.names)} classes; next: msdetr eval --ckpt {output}"
+        f"{counted(len(space.names), 'class')}; next: msdetr eval --ckpt {output}"
     )

@@ -21,7 +21,8 @@ def plot(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN...", help="Run directories or logs: metrics.jsonl, or published log.txt."
+            metavar="RUN...",
+            help="Run directories or logs: metrics.jsonl, or published log.txt. At most eight.",
         ),
     ],
     *,

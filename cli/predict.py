@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from msdetr.errors import MsdetrError
+from msdetr.errors import MsdetrError, counted
 
 from .options import (
     DeviceOption,
@@ -69,4 +69,6 @@ def predict(
         LiteralConsole().print(report.table())
     if report.unreadable:
         count = len(report.unreadable)
-        raise MsdetrError(f"{count} of {count + len(report.files)} files could not be read")
+        raise MsdetrError(
+            f"{count} of {counted(count + len(report.files), 'file')} could not be read"
+        )

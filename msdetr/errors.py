@@ -141,6 +141,17 @@ def _format(source: str, given: Sequence[Problem]) -> str:
     return "\n".join([f"{source}: {len(problems)} problems", *lines])
 
 
+def counted(number: int, noun: str) -> str:
+    """Say how many there are, with the noun in its number: ``1 image``, ``2 boxes``.
+
+    Args:
+        number: How many.
+        noun: One of them; its plural takes an s, or es after an x or s.
+    """
+    ending = "es" if noun.endswith(("x", "s")) else "s"
+    return f"{number} {noun}{'' if number == 1 else ending}"
+
+
 def on_one_line(text: str) -> str:
     """Escape what files may hold but a line must not: breaks, control and half characters."""
     if text.isprintable():

@@ -16,7 +16,7 @@ from msdetr.assignment import OneToManyAssigner
 from msdetr.build import build_assigner
 from msdetr.data.images import decode_image
 from msdetr.drawing.figures import save_figure
-from msdetr.errors import DataError, UsageError
+from msdetr.errors import DataError, UsageError, counted
 from msdetr.inspection.bootstrap import Estimate, bootstrap_means
 from msdetr.inspection.candidates.figures import (
     CandidateTarget,
@@ -81,8 +81,8 @@ class CandidatesReport:
     def table(self) -> Table:
         """Return the means with their intervals, a column per model and branch."""
         table = Table(
-            title=f"top queries of {self.num_targets} targets in {self.num_images} images, "
-            "last layer",
+            title=f"top queries of {counted(self.num_targets, 'target')} in "
+            f"{counted(self.num_images, 'image')}, last layer",
             caption="mean over targets, and below it the 95% bootstrap interval over images",
         )
         table.add_column("")

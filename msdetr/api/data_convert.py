@@ -11,7 +11,7 @@ from msdetr.data.coco_writing import write_coco
 from msdetr.data.foreign import ForeignData
 from msdetr.data.voc_layout import read_voc
 from msdetr.data.yolo_layout import read_yolo
-from msdetr.errors import DataError, MsdetrError, Problem, UsageError
+from msdetr.errors import DataError, MsdetrError, Problem, UsageError, counted
 from msdetr.files import providing_directory
 
 Layout = Literal["yolo", "voc"]
@@ -35,8 +35,9 @@ class Conversion:
     def lines(self) -> list[str]:
         """Return the numbers of each split, the classes, and the files that belong to nothing."""
         counts = [
-            f"{split}: {len(images)} images ({sum(not i.objects for i in images)} without objects),"
-            f" {sum(len(i.objects) for i in images)} boxes"
+            f"{split}: {counted(len(images), 'image')} "
+            f"({sum(not i.objects for i in images)} without objects), "
+            f"{counted(sum(len(i.objects) for i in images), 'box')}"
             for split, images in self.data.splits.items()
         ]
         unused = self.data.unused

@@ -22,7 +22,7 @@ from msdetr.data.coco_index import CocoIndex, CocoSplit, locate_split, read_coco
 from msdetr.data.coco_values import READINGS
 from msdetr.data.dataset import DetectionDataset
 from msdetr.data.labels import LabelSpace
-from msdetr.errors import DataError, Problem, UsageError
+from msdetr.errors import DataError, Problem, UsageError, counted
 from msdetr.recipe import DataRecipe, Recipe
 from msdetr.terminal import LiteralConsole
 
@@ -83,8 +83,9 @@ class TrainingData:
     def lines(self) -> list[str]:
         """Say in plain words what each split holds, and what of it is left out."""
         return [
-            f"{name}: {len(index)} images, {index.num_images_without_targets} without targets; "
-            f"{index.num_targets} targets; left out: {index.num_crowd} crowd, "
+            f"{name}: {counted(len(index), 'image')}, "
+            f"{index.num_images_without_targets} without targets; "
+            f"{counted(index.num_targets, 'target')}; left out: {index.num_crowd} crowd, "
             f"{index.num_without_area} without area"
             for name, index in self.indices.items()
         ]

@@ -20,6 +20,7 @@ from msdetr.engine.allocations import AllocationGauge
 from msdetr.engine.environment import MemoryGauge, available_memory_mib, resident_memory_mib
 from msdetr.engine.run_directory import RunDirectory
 from msdetr.engine.task import MicroBatchPlace
+from msdetr.errors import counted
 from msdetr.recipe import AugmentationRecipe, Recipe
 from msdetr.structures import ImageBatch, Targets
 
@@ -68,7 +69,8 @@ class DryRunReport:
             f"(images x height x width) on {self.device}",
             f"memory, extrapolated: {self.memory_mib:.0f} MiB of {self.available_mib:.0f} MiB free",
             f"time, extrapolated: at most {self.seconds_per_step:.2f} s per step, "
-            f"{self.steps_per_epoch} steps per epoch, {self.num_epochs} epochs: {hours:.1f} h",
+            f"{counted(self.steps_per_epoch, 'step')} per epoch, "
+            f"{counted(self.num_epochs, 'epoch')}: {hours:.1f} h",
         ]
         if not self.fits:
             lines.append(

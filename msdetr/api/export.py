@@ -23,7 +23,7 @@ from msdetr.api.exporting.verification_images import (
     verification_batches,
 )
 from msdetr.data.batching import count_cells
-from msdetr.errors import UsageError, VerificationError
+from msdetr.errors import UsageError, VerificationError, counted
 from msdetr.export import ExportSettings, VerificationReport, build_program, verify
 from msdetr.export.agreement import THRESHOLD
 from msdetr.export.formats import SUFFIXES, extra_of, file_format, files_of, missing_packages
@@ -85,7 +85,7 @@ class ExportReport:
         counts = found.free
         return [
             *lines,
-            f"verified on {found.num_images} images of {self.images}",
+            f"verified on {counted(found.num_images, 'image')} of {self.images}",
             f"  queries of the same cells  {found.shared_cells:.2%}",
             f"  largest difference         logits {found.logit_difference:.1e} of "
             f"{found.logit_size:.1f}, boxes {found.box_difference:.1e}",
@@ -357,6 +357,6 @@ def _notices(
     if verification.is_weak:
         yield (
             f"the verification is weak: {verification.free.first} detections above 0.3 on "
-            f"{verification.num_images} images, expected at least 50; "
+            f"{counted(verification.num_images, 'image')}, expected at least 50; "
             f"try `verified_images={4 * asked}`"
         )

@@ -55,7 +55,8 @@ def plot_runs(runs: Sequence[Path], *, output: Path | None = None, layer: int = 
     """Draw losses, AP and learning rate of training runs, as PNG and SVG.
 
     Args:
-        runs: Run directories with ``metrics.jsonl`` or a published ``log.txt``, or such files.
+        runs: Run directories with ``metrics.jsonl`` or a published ``log.txt``, or such files; at
+            most eight.
         output: Directory of the pictures, which must not hold any of them yet; by default
             ``plots`` in the run, where older ones are replaced. Needed for several runs.
         layer: Decoder layer of the losses, counted from 0; -1 for the last one.
@@ -73,6 +74,7 @@ def plot_runs(runs: Sequence[Path], *, output: Path | None = None, layer: int = 
     with writing(folder) as aside:
         saved = tuple(_save(figure, aside, folder) for figure in figures)
     notes = [f"{run.label}: {note}" for run in plotted for note in run.history.notes]
+    notes += [f"{figure.name}: {figure.note}" for figure in figures if figure.note]
     if all(figure.name != "ap" for figure in figures):
         notes.append("no evaluation was logged, so there is no AP curve")
     return PlotResult(saved, tuple(notes))

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from msdetr.data.coco_index import CocoIndex
 from msdetr.data.findings import Finding
+from msdetr.errors import counted
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class DataReport:
             yield self._class_table()
         if self.findings:
             yield self._finding_table()
-        yield f"{self.num_errors} errors, {self.num_warnings} warnings"
+        yield f"{counted(self.num_errors, 'error')}, {counted(self.num_warnings, 'warning')}"
 
     def _split_table(self) -> Table:
         positives = "" if self.max_positives is None else f", at most {self.max_positives} positive"

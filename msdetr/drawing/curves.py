@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 from msdetr.drawing.figures import GREY, add_legend, color_of, new_figure
 
-_MARKERS = "os^Dv<>"
+_MARKERS = "os^Dv<>P"
+_MAX_DETAILED = 3
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Curve:
         points: The line.
         series: Number of the run it belongs to; decides the color.
         dashed: Draw it dashed.
-        detail: Finer values, drawn faintly behind the line.
+        detail: Finer values, drawn faintly behind the line; of few lines, as many hide each other.
     """
 
     label: str
@@ -56,7 +57,7 @@ class Panel:
         title: Above the plot.
         y_label: What the values are, with their unit.
         curves: Lines.
-        starts_at_zero: The axis of the values begins at 0.
+        starts_at_zero: The axis of the values begins at 0, else a little below the lowest one.
     """
 
     title: str
@@ -91,9 +92,10 @@ def draw_curves(
 
 
 def _draw_panel(plot: Axes, panel: Panel, x_label: str) -> None:
+    detailed = len(panel.curves) <= _MAX_DETAILED
     for curve in panel.curves:
         color, style = color_of(curve.series), "--" if curve.dashed else "-"
-        if curve.detail is not None:
+        if curve.detail is not None and detailed:
             plot.plot(curve.detail.x, curve.detail.y, color=color, alpha=0.3, lw=0.8, ls=style)
         # Without finer values behind it, a line of few points would hardly be seen.
         marker = _MARKERS[curve.series % len(_MARKERS)] if len(curve.points.x) <= 30 else ""
@@ -106,11 +108,27 @@ def _draw_panel(plot: Axes, panel: Panel, x_label: str) -> None:
     plot.grid(color="#E4E4E4", lw=0.6)
     plot.set_axisbelow(True)
     plot.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, min_n_ticks=1))
+    _start_where_the_data_start(plot)
     if panel.starts_at_zero:
         highest = plot.dataLim.y1
         plot.set_ylim(0, 1.06 * highest if math.isfinite(highest) and highest > 0 else None)
     if not any(math.isfinite(y) for curve in panel.curves for y in _all_values(curve)):
         plot.text(0.5, 0.5, "no values", transform=plot.transAxes, ha="center", color=GREY)
+
+
+def _start_where_the_data_start(plot: Axes) -> None:
+    """Begin the axes at the whole position before the first one and a little below the values.
+
+    Values that are not negative never get an axis that is; markers at the edge stay whole.
+    """
+    first, last = plot.dataLim.intervalx
+    if not first < last:
+        return
+    plot.set_xlim(math.floor(first), last + 0.03 * (last - first))
+    if plot.dataLim.y0 >= 0:
+        plot.set_ylim(bottom=max(0.0, plot.get_ylim()[0]))
+    for line in plot.lines:
+        line.set_clip_on(False)
 
 
 def _all_values(curve: Curve) -> list[float]:

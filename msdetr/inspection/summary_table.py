@@ -7,6 +7,7 @@ from collections.abc import Callable
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from msdetr.errors import counted
 from msdetr.inspection.summary import LayerSummary, MatchingSummary, Spread
 from msdetr.inspection.suppression_summary import SuppressionSummary
 from msdetr.inspection.trace import SIZE_BINS
@@ -14,7 +15,7 @@ from msdetr.inspection.trace import SIZE_BINS
 
 def summary_table(summary: MatchingSummary) -> Table:
     """Build a table of one column per decoder layer, one row per statistic."""
-    title = f"{summary.num_targets} targets of {summary.num_images} images"
+    title = f"{counted(summary.num_targets, 'target')} of {counted(summary.num_images, 'image')}"
     if not summary.setting["has_one_to_many_branch"]:
         title += "; no one-to-many branch: what that assignment would be"
     if summary.setting["has_suppressor"]:
@@ -100,7 +101,7 @@ def group_table(summary: MatchingSummary) -> Table | None:
     if not summary.query_groups:
         return None
     table = Table(
-        title=f"query groups of training, means of {summary.num_images} images",
+        title=f"query groups of training, means of {counted(summary.num_images, 'image')}",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),

@@ -11,6 +11,10 @@ from msdetr.drawing.curves import Curve, Panel, Points, draw_curves
 from msdetr.errors import UsageError
 from msdetr.run_report.history import HistoryRow, RunHistory
 
+MAX_LINES = 8
+"""As many as colors and markers tell apart in one picture."""
+
+_CLASS_LABEL = "class loss per target, unweighted"
 _LINE_STYLES = ("with mixed supervision", "without")
 
 
@@ -39,18 +43,20 @@ class TrainingFigure:
         name: Of its files, without the suffix.
         title: Heading in a report.
         figure: What is drawn.
+        note: What it leaves out; may be empty.
     """
 
     name: str
     title: str
     figure: Figure
+    note: str = ""
 
 
 def draw_training_curves(runs: Sequence[PlottedRun], layer: int = -1) -> list[TrainingFigure]:
     """Draw every figure that the logs have values for.
 
     Args:
-        runs: Training runs, one color each.
+        runs: Training runs, one color each, at most ``MAX_LINES``.
         layer: Decoder layer of the losses, counted from 0; -1 for the last one.
 
     Returns:
@@ -58,20 +64,24 @@ def draw_training_curves(runs: Sequence[PlottedRun], layer: int = -1) -> list[Tr
         learning rate; those without values are left out.
 
     Raises:
-        UsageError: A run has no such layer, or the runs have no common axis.
+        UsageError: There are too many runs, one has no such layer, or they have no common axis.
 
     Source: Zhao et al., MS-DETR, CVPR 2024, figure 2 (loss curves of one-to-one supervision).
     """
+    if len(runs) > MAX_LINES:
+        message = f"at most {MAX_LINES} can be told apart in one picture, got {len(runs)}"
+        raise UsageError("runs", message)
     axis = _Axis.common(runs)
+    with_groups, note = _runs_with_groups(runs)
     planned = [
-        ("losses", "Losses", _loss_panels(runs, axis, layer)),
-        ("query_groups", "Losses of query groups", _group_panels(runs, axis, layer)),
-        ("ap", "AP", _score_panels(runs, axis)),
-        ("learning_rate", "Learning rate", _rate_panels(runs, axis)),
+        ("losses", "Losses", _loss_panels(runs, axis, layer), ""),
+        ("query_groups", "Losses of query groups", _group_panels(with_groups, axis, layer), note),
+        ("ap", "AP", _score_panels(runs, axis), ""),
+        ("learning_rate", "Learning rate", _rate_panels(runs, axis), ""),
     ]
     return [
-        TrainingFigure(name, title, draw_curves(panels, axis.label, line_styles=_LINE_STYLES))
-        for name, title, panels in planned
+        TrainingFigure(name, title, draw_curves(panels, axis.label, line_styles=_LINE_STYLES), note)
+        for name, title, panels, note in planned
         if any(panel.curves for panel in panels)
     ]
 
@@ -89,7 +99,7 @@ class _Axis:
     @classmethod
     def common(cls, runs: Sequence[PlottedRun]) -> _Axis:
         if all(run.history.epochs for run in runs):
-            return cls("epoch", by_epoch=True)
+            return cls("epochs", by_epoch=True)
         without_steps = [run for run in runs if not run.history.steps]
         if without_steps:
             unfinished = next(run for run in runs if not run.history.epochs)
@@ -98,7 +108,7 @@ class _Axis:
                 "has no finished epoch, and the log of "
                 f"{without_steps[0].label} has no steps: there is no common axis",
             )
-        return cls("optimizer step", by_epoch=False)
+        return cls("optimizer steps", by_epoch=False)
 
     def of_epochs(self, history: RunHistory, value: Value, *, means: bool = False) -> Points:
         """Return values of whole epochs, at their ends; means over an epoch in its middle."""
@@ -131,22 +141,38 @@ def _loss_panels(runs: Sequence[PlottedRun], axis: _Axis, layer: int) -> list[Pa
     return [
         Panel(
             title=f"One-to-one classification loss ({title})",
-            y_label="class loss, unweighted",
+            y_label=_CLASS_LABEL,
             curves=_with_values(classification),
+            starts_at_zero=False,
         ),
         Panel(
             title=f"One-to-one regression loss ({title})",
             y_label=_regression_label(runs),
             curves=_with_values(regression),
+            starts_at_zero=False,
         ),
     ]
 
 
-def _group_panels(runs: Sequence[PlottedRun], axis: _Axis, layer: int) -> list[Panel]:
+def _runs_with_groups(runs: Sequence[PlottedRun]) -> tuple[list[PlottedRun], str]:
+    """Return the runs whose query groups fit into one picture, and a note that names the others."""
+    drawn: list[PlottedRun] = []
+    left_out: list[str] = []
+    num_lines = 0
+    for run in (run for run in runs if run.history.query_groups):
+        num_lines += 1 + len(run.history.query_groups)
+        if drawn and num_lines > MAX_LINES:
+            left_out.append(run.label)
+        else:
+            drawn.append(run)
+    note = f"more than {MAX_LINES} lines, so it leaves out {', '.join(left_out)}"
+    return drawn, note if left_out else ""
+
+
+def _group_panels(with_groups: Sequence[PlottedRun], axis: _Axis, layer: int) -> list[Panel]:
     """Make panels of the losses of query groups, with the primary group's for comparison."""
     classification: list[Curve] = []
     regression: list[Curve] = []
-    with_groups = [run for run in runs if run.history.query_groups]
     for run in with_groups:
         index = _layer_of(run, layer)
         for name, branches in {"primary": ("one_to_one",), **run.history.query_groups}.items():
@@ -161,13 +187,15 @@ def _group_panels(runs: Sequence[PlottedRun], axis: _Axis, layer: int) -> list[P
     return [
         Panel(
             title=f"Classification loss of query groups ({title})",
-            y_label="class loss, unweighted",
+            y_label=_CLASS_LABEL,
             curves=_with_values(classification),
+            starts_at_zero=False,
         ),
         Panel(
             title=f"Regression loss of query groups ({title})",
             y_label=_regression_label(with_groups),
             curves=_with_values(regression),
+            starts_at_zero=False,
         ),
     ]
 
@@ -193,7 +221,8 @@ def _score_panels(runs: Sequence[PlottedRun], axis: _Axis) -> list[Panel]:
             for number, run in enumerate(runs)
         ]
         label = f"{title} on the validation images (%)"
-        panels.append(Panel(title=title, y_label=label, curves=_with_values(curves)))
+        drawn = _with_values(curves)
+        panels.append(Panel(title=title, y_label=label, curves=drawn, starts_at_zero=False))
     return [panel for panel in panels if panel.curves]
 
 
@@ -202,7 +231,7 @@ def _rate_panels(runs: Sequence[PlottedRun], axis: _Axis) -> list[Panel]:
     for number, run in enumerate(runs):
         steps = axis.of_steps(run.history, _rate)
         curves.append(_curve(run, number, steps if steps.x else axis.of_epochs(run.history, _rate)))
-    label = "learning rate"
+    label = "learning rate (no unit)"
     return [Panel(title="Learning rate", y_label=label, curves=_with_values(curves))]
 
 
@@ -263,7 +292,8 @@ def _regression(run: PlottedRun, layer: int, branch: str = "one_to_one") -> Valu
 
 def _regression_label(runs: Sequence[PlottedRun]) -> str:
     weights = dict.fromkeys((run.box_weight, run.giou_weight) for run in runs)
-    return " or ".join(f"{box:g} L1 + {giou:g} (1 - GIoU)" for box, giou in weights)
+    terms = " or ".join(f"{box:g} L1 + {giou:g} (1 - GIoU)" for box, giou in weights)
+    return f"{terms}, per target"
 
 
 def labels_of(paths: Sequence[str]) -> list[str]:

@@ -401,7 +401,7 @@ def test_table_says_the_same(root: Path, check: Callable[..., Any]) -> None:
     done = check()
     assert done.code == 2
     text = " ".join(done.out.split())
-    assert "1 errors, 1 warnings" in text
+    assert "1 error, 1 warning" in text
     assert "boxes have no area and are left out: 1" in text
     assert text.index("annotations.image_id: each of these is not among") < text.index("no area")
     assert "queries of the model: 300, at most 75 positive" in text

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from msdetr.errors import InvalidInputError, Problem
+from msdetr.errors import InvalidInputError, Problem, counted
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,11 @@ def test_a_problem_is_one_printable_line_whatever_a_file_holds(text: str) -> Non
 def test_printable_text_is_left_as_it_is() -> None:
     message = str(InvalidInputError("größe.yaml", [Problem("line 1", "50 % — 'ok' 💥")]))
     assert message == "größe.yaml: line 1: 50 % — 'ok' 💥"
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "text"),
+    [(1, "error", "1 error"), (0, "warning", "0 warnings"), (2, "box", "2 boxes")],
+)
+def test_nouns_follow_their_numbers(number: int, noun: str, text: str) -> None:
+    assert counted(number, noun) == text

@@ -15,6 +15,7 @@ from rich.text import Text
 from msdetr.api.dry_run import dry_run
 from msdetr.api.study.progress import format_seconds
 from msdetr.api.study.run import Workers
+from msdetr.errors import counted
 from msdetr.recipe import Recipe
 from msdetr.study.cell import Cell
 from msdetr.study.design import load_design, resolve_arms
@@ -95,8 +96,9 @@ class StudyEstimate:
             table.add_row(arm.arm, str(arm.num_cells), time, f"{arm.memory_mib:.0f} MiB")
         yield table
         yield Text(
-            f"{self.num_to_do} of {self.num_cells} cells to do: {format_seconds(self.seconds)} of "
-            f"training, {format_seconds(self.seconds / self.num_workers)} with {self.num_workers} "
+            f"{self.num_to_do} of {counted(self.num_cells, 'cell')} to do: "
+            f"{format_seconds(self.seconds)} of training, "
+            f"{format_seconds(self.seconds / self.num_workers)} with {self.num_workers} "
             "at the same time; evaluations not counted"
         )
         yield Text(f"memory: {self.memory_mib:.0f} MiB of {self.available_mib:.0f} MiB free")

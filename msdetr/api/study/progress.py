@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from msdetr.errors import counted
 from msdetr.study.cell import Cell
 from msdetr.terminal import LiteralConsole
 
@@ -95,8 +96,8 @@ class StudyProgress:
     def _summary(self) -> str:
         done = sum(self._done.values())
         parts = [
-            f"{len(self._ended)} of {len(self._cells)} cells",
-            f"{done} of {self._total} epochs",
+            f"{len(self._ended)} of {counted(len(self._cells), 'cell')}",
+            f"{done} of {counted(self._total, 'epoch')}",
         ]
         fresh, left = done - self._at_start, self._total - done
         if fresh and left:

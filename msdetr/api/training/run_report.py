@@ -18,7 +18,7 @@ from msdetr.drawing.detections import draw_detections
 from msdetr.engine.metrics_file import read_rows
 from msdetr.engine.reporting import logger, logging_to
 from msdetr.engine.run_directory import RunDirectory
-from msdetr.errors import MsdetrError
+from msdetr.errors import MsdetrError, counted
 from msdetr.files import parse_json, replace_text
 from msdetr.losses import Criterion
 from msdetr.recipe import Recipe, recipe_to_dict, recipe_to_yaml
@@ -97,7 +97,7 @@ def _collect(
         curves={figure.title: figure.svg for figure in figures},
         evaluation=metrics,
         evaluation_warning=warning,
-        evaluation_note=f"The last evaluation, on {len(images.image_ids)} images.",
+        evaluation_note=f"The last evaluation, on {counted(len(images.image_ids), 'image')}.",
         samples=_draw_samples(directory, images),
         samples_note=(
             f"Up to {_NUM_SAMPLES} validation images with objects, evenly spread over the ids; "

@@ -60,3 +60,25 @@ def test_the_highest_point_keeps_off_the_edge() -> None:
     axes = draw_curves([Panel(title="a", y_label="loss", curves=[curve])], "epoch").axes[0]
     assert axes.get_ylim()[0] == 0
     assert axes.get_ylim()[1] >= 1.05 * 2.4
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "left", "bottom"),
+    [([0.1, 4.0], [0.01, 1.0], 0, 0.0), ([40.5, 44.0], [50.0, 52.0], 40, 49.9)],
+)
+def test_axes_start_where_the_data_start(
+    x: list[float], y: list[float], left: float, bottom: float
+) -> None:
+    curve = Curve(label="x", points=Points(x, y))
+    drawn = Panel(title="a", y_label="AP (%)", curves=[curve], starts_at_zero=False)
+    axes = draw_curves([drawn], "epochs").axes[0]
+    assert axes.get_xlim()[0] == left
+    assert axes.get_ylim()[0] == pytest.approx(bottom)
+
+
+@pytest.mark.parametrize(("runs", "lines"), [(3, 6), (4, 4)])
+def test_many_lines_are_drawn_without_their_finer_values(runs: int, lines: int) -> None:
+    points = Points([1.0, 2.0], [0.3, 0.1])
+    curves = [Curve(label=f"{i}", points=points, detail=points, series=i) for i in range(runs)]
+    figure = draw_curves([Panel(title="a", y_label="loss", curves=curves)], "epoch")
+    assert len(figure.axes[0].lines) == lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_regression_loss_is_weighted_like_the_run(layer: int, giou_factor: int) 
     figure = drawn([weighted], layer)["losses"]
     _, (_, y, _) = lines(figure, 1)
     assert y == pytest.approx([v * (4 + giou_factor) for v in (0.5, 0.4, 0.3)])
-    assert figure.axes[1].get_ylabel() == "4 L1 + 1 (1 - GIoU)"
+    assert figure.axes[1].get_ylabel() == "4 L1 + 1 (1 - GIoU), per target"
 
 
 def test_run_in_its_first_epoch_is_drawn_over_steps() -> None:
@@ -84,7 +85,7 @@ def test_run_in_its_first_epoch_is_drawn_over_steps() -> None:
         label="b", history=RunHistory(path=Path("b"), epochs=(), steps=first.history.steps[:2])
     )
     figures = drawn([first, begun])
-    assert figures["losses"].axes[0].get_xlabel() == "optimizer step"
+    assert figures["losses"].axes[0].get_xlabel() == "optimizer steps"
     *_, (x, _, _) = lines(figures["losses"], 0)
     assert x == [5.0, 10.0]
     assert legend(figures["ap"]) == ["a"]
@@ -161,3 +162,33 @@ def test_several_runs_with_groups_are_told_apart() -> None:
     runs = [with_groups("hybrid"), run("plain"), replace(with_groups("denoising"), label="b")]
     figure = drawn(runs)["query_groups"]
     assert legend(figure) == ["a: primary", "a: hybrid", "b: primary", "b: denoising"]
+
+
+def test_every_axis_has_a_unit_and_starts_where_its_data_start() -> None:
+    for figure in drawn([run("a"), run("b", mixed=False)]).values():
+        for axes in figure.axes:
+            assert axes.get_xlabel() == "epochs"
+            assert any(unit in axes.get_ylabel() for unit in ("per target", "(%)", "(no unit)"))
+            first = min(line.get_xdata()[0] for line in axes.lines)  # type: ignore[index]
+            assert axes.get_xlim()[0] == math.floor(first)
+    figure = drawn([run("a")])["losses"]
+    low, high = figure.axes[0].get_ylim()
+    assert 0.27 < low < 0.3
+    assert 0.6 < high < 0.63
+
+
+def test_eight_runs_are_told_apart_and_nine_are_rejected() -> None:
+    runs = [run(f"run {number}") for number in range(9)]
+    lines = drawn(runs[:8])["losses"].axes[0].lines
+    assert len(lines) == 8
+    assert len({line.get_color() for line in lines}) == 8
+    assert len({line.get_marker() for line in lines}) == 8
+    with pytest.raises(UsageError, match=r"runs: at most 8 .* got 9"):
+        drawn(runs)
+
+
+def test_query_groups_of_more_runs_than_fit_are_left_out_by_name() -> None:
+    runs = [replace(with_groups("hybrid", "denoising"), label=name) for name in "abcd"]
+    figure = next(one for one in draw_training_curves(runs) if one.name == "query_groups")
+    assert len(figure.figure.axes[0].lines) == 6
+    assert figure.note == "more than 8 lines, so it leaves out c, d"
