@@ -54,7 +54,7 @@ def export(
     overrides: OverridesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a checkpoint as an ONNX, torch.export or OpenVINO file.
+    """Write a checkpoint as ONNX, torch.export or OpenVINO.
 
     Compares what the file detects with what the model detects.
     """
