@@ -25,6 +25,7 @@ from msdetr.evaluation.branch_metrics import BranchMetrics, measure_branches
 from msdetr.evaluation.results import read_results
 from msdetr.ops import default_backend
 from msdetr.recipe import recipe_to_dict
+from msdetr.terminal import LiteralConsole
 
 
 def evaluate(
@@ -107,6 +108,8 @@ def evaluate(
     if output is not None:
         report.write(output, found.layers[-1])
     say_readings(images)
+    if nms_sweep and from_predictions is None:
+        _say_what_is_swept(loaded.recipe.evaluation.nms_threshold)
     return report
 
 
@@ -212,6 +215,14 @@ def _measure_cost(
         "peak_memory_mib": peak_memory_mib(device),
         "image_flops": operations.of_images(images.dataset, loaded.collator),
     }
+
+
+def _say_what_is_swept(threshold: float | None) -> None:
+    if threshold is not None:
+        LiteralConsole(stderr=True).say(
+            f"note: the sweep begins with detections that the recipe has suppressed at IoU "
+            f"{threshold:g}; evaluation.nms_threshold=null sweeps what the model yields"
+        )
 
 
 def _setting(

@@ -199,6 +199,17 @@ def test_suppressed_detections_are_not_there(evaluate: Evaluate, tmp_path: Path)
     assert report["num_detections"] == len(kept) < len(everything)
 
 
+@pytest.mark.parametrize("threshold", ["0.5", "null"])
+def test_a_sweep_says_what_was_suppressed_before_it(
+    threshold: str, msdetr: Callable[..., Any], run_dir: Path
+) -> None:
+    command = ("eval", "--ckpt", run_dir, "--device", "cpu", "--nms-sweep")
+    done = msdetr(*command, "--set", f"evaluation.nms_threshold={threshold}")
+    assert done.code == 0
+    note = "note: the sweep begins with detections that the recipe has suppressed at IoU 0.5"
+    assert (note in done.err) == (threshold != "null")
+
+
 @pytest.mark.parametrize("form", ["root", "pair"])
 def test_data_names_other_images(
     form: str, evaluate: Evaluate, shapes_root: Path, tmp_path: Path
