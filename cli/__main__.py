@@ -1,4 +1,4 @@
-"""``python -m msdetr.cli``: what torchrun and other launchers start."""
+"""``python -m msdetr.cli``: what ``--processes``, torchrun and other launchers start."""
 
 from __future__ import annotations
 

@@ -99,7 +99,10 @@ def _configure(folder: str, num_processes: int) -> LaunchConfig:
         local_addr=_LOOPBACK,
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(log_dir=folder),
-        signals_to_handle=",".join(number.name for number in _NOT_PASSED_ON),
+        # What nohup lets this process ignore must not end it.
+        signals_to_handle=",".join(
+            number.name for number in _NOT_PASSED_ON if signal.getsignal(number) != signal.SIG_IGN
+        ),
     )
 
 
@@ -208,10 +211,9 @@ def _code(failed: ProcessFailure) -> int:
 
 
 def _describe(failed: ProcessFailure, rank: int, num_processes: int) -> str:
-    who = f"process {rank} of {num_processes}"
     if _code(failed) in _STOPS:
         return ""
     if failed.exitcode >= 0:
-        return f"{who} ended with exit code {failed.exitcode}"
+        return f"process {rank} of {num_processes} ended with exit code {failed.exitcode}"
     guess = "; out of memory?" if failed.exitcode == -signal.SIGKILL else ""
-    return f"{who} was killed by {failed.signal_name()}{guess}"
+    return f"process {rank} of {num_processes} was killed by {failed.signal_name()}{guess}"

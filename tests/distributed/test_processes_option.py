@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from msdetr.api.study.cell_process import CellOrder
+from msdetr.recipe import load_recipe, recipe_to_yaml
+
 pytestmark = pytest.mark.slow
 
 TOLERANCE = 1e-5
@@ -141,3 +144,52 @@ def test_bad_data_is_said_once(
     assert said.count("error: ") == 1
     assert f"error: {truncated_image}: " in said
     assert step_saved(output) == 1
+
+
+@pytest.fixture
+def start_cell(small: list[str], tmp_path: Path, environment: dict[str, str]) -> Start:
+    """Start a cell of a study that two processes train."""
+
+    def run(*fields: str) -> subprocess.Popen[str]:
+        recipe = tmp_path / "recipe.yaml"
+        recipe.write_text(recipe_to_yaml(load_recipe("shapes_tiny", [*small[5::2], *fields])))
+        order = CellOrder(
+            recipe=str(recipe),
+            output=str(tmp_path / "run"),
+            device="cpu",
+            error_file=str(tmp_path / "error"),
+            parent=os.getpid(),
+            processes=2,
+        )
+        return subprocess.Popen(order.command(), env=environment, stderr=subprocess.PIPE, text=True)
+
+    return run
+
+
+def test_a_cell_is_trained_by_both_and_analysed_once(start_cell: Start, tmp_path: Path) -> None:
+    cell = start_cell()
+    _, said = cell.communicate(timeout=600)
+    assert cell.returncode == 0, said
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["processes"] == 2
+    assert list((tmp_path / "run" / "analysis").iterdir())
+    assert not (tmp_path / "error").exists()
+
+
+def test_a_cell_that_is_stopped_saves_its_state(start_cell: Start, tmp_path: Path) -> None:
+    cell = start_cell("train.epochs=200")
+    wait_for_steps(cell, tmp_path / "run")
+    cell.send_signal(signal.SIGTERM)
+    _, said = cell.communicate(timeout=SECONDS_TO_STOP)
+    assert cell.returncode == 143, said
+    assert f"stopped by SIGTERM after step {step_saved(tmp_path / 'run')} " in said
+    assert not (tmp_path / "error").exists()
+
+
+def test_why_a_cell_failed_is_noted_in_one_line(start_cell: Start, tmp_path: Path) -> None:
+    cell = start_cell("train.images_per_forward=16")
+    _, said = cell.communicate(timeout=600)
+    assert cell.returncode == 2, said
+    error = (tmp_path / "error").read_text()
+    assert error.startswith("processes: 1 micro-batches per optimizer step cannot be dealt evenly")
+    assert said.count("error: ") == 1

@@ -89,7 +89,6 @@ COVERED_BY = {
     "tests/cli/test_study.py": (
         "api/study/estimate",
         "api/study/progress",
-        "api/study/run",
         "api/study/status",
     ),
     "tests/cli/test_train.py": (

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 import msdetr.api.launch
+import msdetr.api.study.run
+from msdetr.errors import UsageError
 
 main: Any = importlib.import_module("msdetr.cli.main")
 
@@ -66,3 +68,20 @@ def test_bad_input_is_said_before_anything_starts(
     assert said.count("error: ") == 1
     assert message in said
     assert launched == []
+
+
+@pytest.mark.parametrize(
+    ("words", "number"), [((), 1), (("--processes", "auto"), 1), (("--processes", "2"), 2)]
+)
+def test_cells_of_a_study_get_as_many(
+    words: tuple[str, ...], number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+
+    def run_study(*_: object, workers: Any, **__: object) -> Any:
+        found.append(workers.processes)
+        raise UsageError("study", "is none")
+
+    monkeypatch.setattr(msdetr.api.study.run, "run_study", run_study)
+    assert main.main(("study", "run", "a.yaml", "--output", "b", *words)) == 2
+    assert found == [number]

@@ -148,6 +148,16 @@ def test_ctrl_c_reaches_all_and_a_third_one_kills(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(("handler", "code"), [(signal.SIG_DFL, 129), (signal.SIG_IGN, 0)])
+def test_a_lost_terminal_ends_all_unless_it_is_ignored(handler: signal.Handlers, code: int) -> None:
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        assert run("rank or os.kill(os.getppid(), signal.SIGHUP); time.sleep(1)") == code
+        assert signal.getsignal(signal.SIGHUP) == handler
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 SCRIPT = """\
 import sys
 from msdetr.engine.launcher import launch
