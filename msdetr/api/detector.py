@@ -168,16 +168,7 @@ class Detector(ImageDetector):
         )
 
     @torch.inference_mode()
-    def detect_batch(self, samples: Sequence[Sample], threshold: float) -> list[ImageDetections]:
-        """Detect objects in images of one shape, in one forward pass.
-
-        Args:
-            samples: B images, at least one.
-            threshold: Minimum score of the detections to keep, in 0..1.
-
-        Raises:
-            MsdetrError: Scores or boxes are not finite.
-        """
+    def _detect_batch(self, samples: Sequence[Sample], threshold: float) -> list[ImageDetections]:
         batch = self._collator(samples)
         with autocast(self.device, self._settings.precision):
             output: ModelOutput = self.model(batch.images.to(self.device), with_one_to_many=False)

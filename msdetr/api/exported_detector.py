@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -21,7 +21,7 @@ from msdetr.export.outputs import detections_of_outputs
 from msdetr.export.runners import StoredProgram, feed
 from msdetr.recipe import Recipe, recipe_from_dict
 from msdetr.recipe.differences import find_differences
-from msdetr.structures import Detections
+from msdetr.structures import Detections, ImageBatch
 
 _LIMIT = "evaluation.detections_per_image"
 # What is done around a file; everything else is part of it.
@@ -75,16 +75,7 @@ class ExportedDetector(ImageDetector):
         return cls(program, form, _read_recipe(form, path, overrides))
 
     @torch.inference_mode()
-    def detect_batch(self, samples: Sequence[Sample], threshold: float) -> list[ImageDetections]:
-        """Detect objects in images of one shape.
-
-        Args:
-            samples: B images, at least one.
-            threshold: Minimum score of the detections to keep, in 0..1.
-
-        Raises:
-            MsdetrError: The file yields something else than detections.
-        """
+    def _detect_batch(self, samples: Sequence[Sample], threshold: float) -> list[ImageDetections]:
         size = self._batch or len(samples)
         return [
             found
@@ -97,25 +88,42 @@ class ExportedDetector(ImageDetector):
         filled = [*samples, *[samples[-1]] * missing]
         batch = self._collator(filled)
         images = grow(batch.images, self._form.preprocessing.least_side)
-        values = self._program.run(feed(images, self._program.input_shapes))
-        if len(values) != len(self._form.outputs):
-            raise MsdetrError(
-                f"the file yields {len(values)} outputs, but its metadata name "
-                f"{len(self._form.outputs)}"
-            )
-        outputs: dict[str, Tensor] = dict(zip(self._form.outputs, values, strict=True))
+        outputs = self._run(images)
         evaluation = self._recipe.evaluation
         limit = evaluation.detections_per_image
         found = detections_of_outputs(outputs, images.padding_mask, batch.original_hw, limit)
-        self._check_labels(found)
         found = finish_detections(_best(found, limit), evaluation.nms_threshold)
         sizes_hw = [sample.original_hw for sample in samples]
         return split_detections(found, sizes_hw, self.label_space, threshold)
 
-    def _check_labels(self, found: Detections) -> None:
-        known = (found.labels >= 0) & (found.labels < self.label_space.num_classes)
-        if not known.all():
-            raise MsdetrError("the file yields labels of no class that its metadata name")
+    def _run(self, images: ImageBatch) -> dict[str, Tensor]:
+        try:
+            values = self._program.run(feed(images, self._program.input_shapes))
+        except MsdetrError:
+            raise
+        except Exception as error:  # whatever a runtime raises
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise MsdetrError(f"the exported file cannot be run: {reason}") from error
+        outputs: dict[str, Tensor] = dict(zip(self._form.outputs, values, strict=False))
+        fits = len(values) == len(outputs) == len(self._form.outputs)
+        if not fits or not _are_detections(outputs, len(images.pixels), len(self.class_names)):
+            shapes = ", ".join(str(list(value.shape)) for value in values)
+            raise MsdetrError(
+                f"the exported file yields something else than its metadata say: {shapes}"
+            )
+        return outputs
+
+
+def _are_detections(outputs: Mapping[str, Tensor], num_images: int, num_classes: int) -> bool:
+    boxes = outputs["boxes"]
+    if boxes.ndim != 3 or (boxes.shape[0], boxes.shape[2]) != (num_images, 4):
+        return False
+    if "logits" in outputs:
+        return outputs["logits"].shape == (*boxes.shape[:2], num_classes)
+    scores, labels = outputs["scores"], outputs["labels"]
+    if not scores.shape == labels.shape == boxes.shape[:2]:
+        return False
+    return bool(((labels >= 0) & (labels < num_classes)).all())
 
 
 def _best(found: Detections, limit: int) -> Detections:

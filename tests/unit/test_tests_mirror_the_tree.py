@@ -66,7 +66,6 @@ COVERED_BY = {
         "drawing/detections",
     ),
     "tests/cli/test_predict_exported.py": (
-        "api/exported_detector",
         "api/exporting/inputs",
         "export/onnx_session",
         "export/outputs",

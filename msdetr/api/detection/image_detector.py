@@ -132,7 +132,7 @@ class ImageDetector(ABC):
                 yield from (found.get(position) for position, _ in chunk)
 
     @abstractmethod
-    def detect_batch(self, samples: Sequence[Sample], threshold: float) -> list[ImageDetections]:
+    def _detect_batch(self, samples: Sequence[Sample], threshold: float) -> list[ImageDetections]:
         """Detect objects in images of one shape.
 
         Args:
@@ -158,5 +158,5 @@ class ImageDetector(ABC):
             for start in range(0, len(same), batch_size):
                 batch = same[start : start + batch_size]
                 ids = [sample.image_id for sample in batch]
-                found |= zip(ids, self.detect_batch(batch, threshold), strict=True)
+                found |= zip(ids, self._detect_batch(batch, threshold), strict=True)
         return found
