@@ -1,4 +1,5 @@
-// Blocks that scroll sideways can be reached and moved by keyboard; copying buttons have names of their own.
+// What Markdown cannot say. Blocks that scroll sideways can be reached and moved by keyboard; copying buttons
+// have names of their own; pictures lead to their full size; a table's empty corner is no heading.
 function label() {
   document.querySelectorAll(".md-typeset__scrollwrap, .md-typeset pre > code").forEach((block, index) => {
     if (block.scrollWidth > block.clientWidth) {
@@ -12,6 +13,16 @@ function label() {
   });
 }
 
+document.querySelectorAll(".md-typeset p > img").forEach((picture) => {
+  const link = document.createElement("a");
+  link.href = picture.src;
+  link.title = "full size";
+  picture.replaceWith(link);
+  link.append(picture);
+});
+document.querySelectorAll(".md-typeset th:empty").forEach((corner) => {
+  corner.replaceWith(document.createElement("td"));
+});
 new MutationObserver(label).observe(document.body, { childList: true, subtree: true });
 window.addEventListener("resize", label);
 label();

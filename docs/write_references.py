@@ -121,12 +121,13 @@ def command_page() -> str:
     """Return the reference of commands."""
     root: Any = typer.main.get_command(import_module("msdetr.cli.main").app)
     context = typer.Context(root, info_name=PROGRAM)
-    blocks, title = [COMMANDS_HEAD, _described(root, context, "")], ""
-    for name, command in root.commands.items():
-        if command.rich_help_panel != title:
-            title = command.rich_help_panel
-            blocks.append(f"## {title}\n")
-        blocks += _sections(name, command, context)
+    blocks = [COMMANDS_HEAD, _described(root, context, "")]
+    panels = dict.fromkeys(command.rich_help_panel for command in root.commands.values())
+    for panel in panels:
+        blocks.append(f"## {panel}\n")
+        for name, command in root.commands.items():
+            if command.rich_help_panel == panel:
+                blocks += _sections(name, command, context)
     return "\n".join(f"{block.rstrip()}\n" for block in blocks)
 
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -112,9 +112,10 @@ def find_violations(chromium: Any) -> Callable[..., list[str]]:
         "axe_playwright_python.sync_playwright", reason="axe is missing"
     ).Axe()
 
-    def find(page: Any, width: int = 1400) -> list[str]:
+    def find(page: Any, width: int = 1400, *, rules: Sequence[str] = ()) -> list[str]:
         if not isinstance(page, str):
-            return [f"{each['id']}: {each['nodes'][0]['html']}" for each in violations(page)]
+            found = violations(page, rules)
+            return [f"{each['id']}: {each['nodes'][0]['html']}" for each in found]
         opened = chromium.new_page(viewport={"width": width, "height": 900}, offline=True)
         requests: list[str] = []
         opened.on("request", lambda request: requests.append(request.url))
@@ -124,8 +125,10 @@ def find_violations(chromium: Any) -> Callable[..., list[str]]:
         opened.close()
         return [*found, *(["scrolls sideways"] if wide else []), *without_data(requests)]
 
-    def violations(page: Any) -> list[Any]:
-        return list(axe.run(page).response["violations"])
+    def violations(page: Any, rules: Sequence[str]) -> list[Any]:
+        # Browsers forbid pages on disk to read style sheets a second time, which preloading does.
+        options = {"preload": False, **({"runOnly": list(rules)} if rules else {})}
+        return list(axe.run(page, options=options).response["violations"])
 
     def without_data(requests: list[str]) -> list[str]:
         return [url for url in requests if not url.startswith(("data:", "about:"))]

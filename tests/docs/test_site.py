@@ -1,17 +1,21 @@
-"""The site: it builds strictly, needs no network, and what points into it arrives."""
+"""The site: it builds strictly and offline, what points into it arrives, and pages can be read."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAPERS = r"DETR|DINO|Focal|Varifocal|TOOD|TIDE|Duplicate|CVPR 2019|NeurIPS|Residual"
+BROKEN_PICTURES = "[...document.images].filter(one => !one.naturalWidth).map(one => one.src)"
+SCROLLS_SIDEWAYS = "document.documentElement.scrollWidth > innerWidth"
 LINK = re.compile(r"\]\((?!https?:)([^)\s]+)\)|<img [^>]*src=\"(?!data:|https?:)([^\"]+)\"")
 
 
@@ -49,6 +53,27 @@ def test_links_from_outside_arrive(name: str, site: Path) -> None:
         if anchor:
             page = site / Path(path).relative_to("docs").with_suffix(".html")
             assert f'id="{anchor}"' in page.read_text(), link
+
+
+@pytest.fixture(scope="module")
+def phone(chromium: Any) -> Iterator[Any]:
+    """A tab of 400 px in light colors; pages do not move while they are looked at."""
+    with chromium.new_context(
+        viewport={"width": 400, "height": 900}, reduced_motion="reduce", offline=True
+    ) as context:
+        yield context.new_page()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in DOCS.glob("*.md")))
+def test_page_can_be_read(
+    name: str, site: Path, phone: Any, find_violations: Callable[..., list[str]]
+) -> None:
+    phone.goto((site / f"{name}.html").as_uri())
+    assert not phone.evaluate(SCROLLS_SIDEWAYS)
+    assert phone.evaluate(BROKEN_PICTURES) == []
+    assert find_violations(phone) == []
+    phone.evaluate("document.body.setAttribute('data-md-color-scheme', 'slate')")
+    assert find_violations(phone, rules=["color-contrast"]) == []
 
 
 def test_readme_is_short_and_has_its_blocks() -> None:

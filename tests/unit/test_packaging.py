@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,9 @@ def test_source_distribution_holds_what_the_project_says_of_itself(sdist: Path) 
 def test_citation_names_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == __version__
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)$", changes, re.MULTILINE)
+    assert released[0] == (__version__, citation["date-released"].isoformat())
     assert citation["license"] == "Apache-2.0"
     assert citation["preferred-citation"]["authors"][0]["family-names"] == "Zhao"
 
