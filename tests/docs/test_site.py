@@ -15,9 +15,10 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAPERS = r"DETR|DINO|Focal|Varifocal|TOOD|TIDE|Duplicate|CVPR 2019|NeurIPS|Residual"
 BROKEN_PICTURES = "[...document.images].filter(one => !one.naturalWidth).map(one => one.src)"
-# The rows of a table have the same colors; long tables would take long.
+# Rows of a table have the same colors, and so have members of a class: the first ones will do.
 DARK = """() => {
-  document.querySelectorAll("tr:nth-child(n + 7)").forEach((row) => row.remove());
+  document.querySelectorAll("tr:nth-child(n + 7), .doc-children .doc-object:nth-child(n + 4)")
+    .forEach((one) => one.remove());
   document.body.setAttribute("data-md-color-scheme", "slate");
 }"""
 SCROLLS_SIDEWAYS = "document.documentElement.scrollWidth > innerWidth"
