@@ -35,7 +35,8 @@ def count_processes(processes: str, *, device: str) -> int:
 
     Args:
         processes: A number, or "auto": one per GPU, and one on the CPU, whose threads share the
-            work on an image with less loss than processes that sum their gradients.
+            work on an image with less loss than processes that sum their gradients, where no
+            other program takes their cores (docs/cluster.md).
         device: "auto", "cpu", "cuda" or "cuda:N".
 
     Raises:
