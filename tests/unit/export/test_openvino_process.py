@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,10 +18,11 @@ import pytest
 from msdetr.errors import MsdetrError
 from msdetr.export.openvino_process import OpenVinoError, OpenVinoProcess
 
+ROOT = Path(__file__).resolve().parents[3]
+
 # A program that has the worker compute, and then waits for a worker that does not answer.
 STUCK = """
 import os, signal, sys
-from pathlib import Path
 import numpy as np
 from msdetr.export.openvino_process import OpenVinoProcess
 
@@ -114,6 +116,17 @@ def test_openvino_stays_out_of_this_process(process: OpenVinoProcess) -> None:
     maps = Path(f"/proc/{process.pid}/maps").read_text()
     assert "openvino" in maps
     assert "libtorch" not in maps
+
+
+def test_nothing_but_the_worker_imports_it() -> None:
+    imports = re.compile(r"^\s*(import|from) openvino\b", re.MULTILINE)
+    found = [
+        str(path.relative_to(ROOT))
+        for folder in ("msdetr", "cli", "benchmarks", "tests")
+        for path in (ROOT / folder).rglob("*.py")
+        if imports.search(path.read_text(encoding="utf-8"))
+    ]
+    assert found == ["msdetr/export/openvino_worker.py"]
 
 
 def test_what_openvino_cannot_do_is_said(process: OpenVinoProcess) -> None:
