@@ -348,11 +348,18 @@ void for_dtype(at::ScalarType dtype, const Run& run) {
   }
 }
 
+// Large results are mapped afresh by the C library for every call.
+at::Tensor empty_result(at::IntArrayRef shape, const at::Tensor& like) {
+  at::Tensor result = at::empty(shape, like.options());
+  prefer_huge_pages(result.mutable_data_ptr(), result.nbytes());
+  return result;
+}
+
 at::Tensor forward_cpu(const at::Tensor& value, at::IntArrayRef level_sizes,
                        const at::Tensor& locations, const at::Tensor& weights) {
   const Sizes sizes = check_inputs(value, level_sizes, locations, weights);
   const at::Tensor output =
-      at::empty({sizes.images, sizes.queries, sizes.heads * sizes.channels}, value.options());
+      empty_result({sizes.images, sizes.queries, sizes.heads * sizes.channels}, value);
   if (output.numel() == 0 || sizes.points == 0) {
     return output.zero_();
   }
@@ -376,9 +383,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_cpu(const at::Tensor& gr
   check_tensor(grad_output, "grad_output",
                {sizes.images, sizes.queries, sizes.heads * sizes.channels}, value.scalar_type(),
                value.device());
-  const at::Tensor grad_value = at::empty(value.sizes(), value.options());
-  const at::Tensor grad_locations = at::empty(locations.sizes(), locations.options());
-  const at::Tensor grad_weights = at::empty(weights.sizes(), weights.options());
+  const at::Tensor grad_value = empty_result(value.sizes(), value);
+  const at::Tensor grad_locations = empty_result(locations.sizes(), locations);
+  const at::Tensor grad_weights = empty_result(weights.sizes(), weights);
   if (grad_output.numel() == 0 || sizes.points == 0) {
     return {grad_value.zero_(), grad_locations.zero_(), grad_weights.zero_()};
   }

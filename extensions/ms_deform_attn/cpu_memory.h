@@ -11,12 +11,26 @@
 
 namespace msdetr::cpu {
 
+constexpr size_t kHugePage = size_t{2} << 20;
+
+// Asks for huge pages where whole ones fit: faulting in small ones takes as long as the work done
+// on them. A hint, so failure is no error.
+inline void prefer_huge_pages([[maybe_unused]] void* memory, [[maybe_unused]] size_t bytes) {
+#if defined(MADV_HUGEPAGE)
+  const auto start = reinterpret_cast<uintptr_t>(memory);
+  const uintptr_t first = (start + kHugePage - 1) / kHugePage * kHugePage;
+  const uintptr_t last = (start + bytes) / kHugePage * kHugePage;
+  if (first < last) {
+    madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  }
+#endif
+}
+
 struct Free {
   void operator()(void* memory) const { std::free(memory); }
 };
 
-// Memory that is not initialised. Large buffers ask for huge pages: faulting in small ones takes as
-// long as the work done on them.
+// Memory that is not initialised, in huge pages where it is large.
 template <typename T>
 class Buffer {
  public:
@@ -29,18 +43,13 @@ class Buffer {
       if (memory_ == nullptr) {
         throw std::bad_alloc();
       }
-#if defined(MADV_HUGEPAGE)
-      if (alignment == kHugePage) {
-        madvise(memory_.get(), bytes, MADV_HUGEPAGE);  // a hint: failure is no error
-      }
-#endif
+      prefer_huge_pages(memory_.get(), bytes);
     }
   }
   T* data() const { return memory_.get(); }
 
  private:
   static constexpr size_t kLine = 64;
-  static constexpr size_t kHugePage = size_t{2} << 20;
   std::unique_ptr<T[], Free> memory_;
 };
 
