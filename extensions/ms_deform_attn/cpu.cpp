@@ -17,8 +17,10 @@
 #include <type_traits>
 
 #include "checks.h"
+#include "cpu_backward.h"
 #include "cpu_kernels.h"
 #include "cpu_memory.h"
+#include "cpu_tiling.h"
 
 namespace msdetr::cpu {
 namespace {
@@ -40,65 +42,20 @@ Points<T> describe_points(const Sizes& sizes, at::IntArrayRef level_sizes) {
   return points;
 }
 
-// Lanes of the vectors for one head: a register's, or half of them where that holds all channels.
-template <typename T>
-int64_t vector_lanes(int64_t channels) {
-  constexpr int64_t kLanes = kVectorBytes / sizeof(T);
-  return channels <= kLanes / 2 ? kLanes / 2 : kLanes;
-}
-
-// Channels of one head, padded to whole vectors.
-template <typename T>
-int64_t padded_channels(int64_t channels) {
-  const int64_t lanes = vector_lanes<T>(channels);
-  return (channels + lanes - 1) / lanes * lanes;
-}
-
-// Calls run(integral_constant lanes, integral_constant blocks, first channel) for up to Blocks
-// vectors of Lanes channels and returns how many channels these are.
-template <int Lanes, int Blocks, typename Run>
-int64_t run_group(int64_t first, int64_t padded, const Run& run) {
-  if constexpr (Blocks > 1) {
-    if (padded - first < Blocks * Lanes) {
-      return run_group<Lanes, Blocks - 1>(first, padded, run);
-    }
-  }
-  run(std::integral_constant<int, Lanes>(), std::integral_constant<int, Blocks>(), first);
-  return Blocks * Lanes;
-}
-
-// Calls run(integral_constant lanes, integral_constant blocks, first channel) for groups of
-// channels that cover `padded`.
-template <typename T, typename Run>
-void for_channel_groups(int64_t padded, const Run& run) {
-  constexpr int kLanes = kVectorBytes / sizeof(T);
-  constexpr int kMaxBlocks = 4;  // sums that fit into registers
-  if (padded < kLanes) {
-    run_group<kLanes / 2, 1>(0, padded, run);
-    return;
-  }
-  for (int64_t first = 0; first < padded;) {
-    first += run_group<kLanes, kMaxBlocks>(first, padded, run);
-  }
-}
-
-template <typename T>
-Rows<T> shifted(Rows<T> rows, int64_t offset) {
-  return {rows.data + offset, rows.stride};
-}
-
 // Strided views of one call's tensors, head by head. Value is the stored type, T that of the sums.
 template <typename Value, typename T>
 struct Call {
   Sizes sizes;
+  at::IntArrayRef level_sizes;
   Points<T> points;
   int64_t padded;
   // Rows can be used where they are: same type, no padding.
   bool plain_rows;
 
-  Call(const Sizes& call_sizes, at::IntArrayRef level_sizes)
+  Call(const Sizes& call_sizes, at::IntArrayRef call_level_sizes)
       : sizes(call_sizes),
-        points(describe_points<T>(call_sizes, level_sizes)),
+        level_sizes(call_level_sizes),
+        points(describe_points<T>(call_sizes, call_level_sizes)),
         padded(padded_channels<T>(call_sizes.channels)),
         plain_rows(std::is_same_v<Value, T> && padded == call_sizes.channels) {}
 
@@ -258,24 +215,27 @@ struct HeadBackward {
 };
 
 template <typename Value, typename T>
-void backward_band(const Call<Value, T>& call, const HeadBackward<Value, T>& head, T* scratch,
-                   int64_t first_query, int64_t last_query) {
-  const Rows<T> packed{scratch - first_query * call.padded, call.padded};
-  Rows<const T> grad_output{packed.data, packed.stride};
-  if (!call.plain_rows) {
-    for (int64_t query = first_query; query < last_query; ++query) {
-      copy_row(head.grad_output.row(query), packed.row(query), call.sizes.channels, call.padded);
-    }
-  } else if constexpr (std::is_same_v<Value, T>) {
-    grad_output = head.grad_output;
+void backward_tile(const Call<Value, T>& call, const HeadBackward<Value, T>& head,
+                   const Scratch<T>& scratch, const Tile& tile) {
+  const TileData<int32_t> cells = scratch.cells(tile.count);
+  const TileData<T> weights = scratch.weights(tile.count);
+  const Rows<T> rows = scratch.rows();
+  const Rows<const T> grad_output{rows.data, rows.stride};
+  for (int i = 0; i < tile.count; ++i) {
+    copy_row(head.grad_output.row(tile.queries[i]), rows.row(i), call.sizes.channels, call.padded);
   }
   for_channel_groups<T>(call.padded, [&](auto lanes, auto blocks, int64_t channel) {
     constexpr int kLanes = decltype(lanes)::value;
     constexpr int kBlocks = decltype(blocks)::value;
-    const auto run = channel == 0 ? sample_backward<false, T, kLanes, kBlocks>
-                                  : sample_backward<true, T, kLanes, kBlocks>;
-    run(call.points, shifted(head.cells, channel), head.samples, shifted(grad_output, channel),
-        shifted(head.grad_cells, channel), head.grad_samples, first_query, last_query);
+    plan_tile(call.points, head.samples, tile, cells, weights);
+    with_points(cells.points, [&](auto fixed) {
+      scatter_tile<decltype(fixed)::value, T, kLanes, kBlocks>(
+          cells, weights, shifted(head.cells, channel), shifted(grad_output, channel),
+          shifted(head.grad_cells, channel));
+    });
+    const auto differentiate = channel == 0 ? differentiate_tile<false, T>
+                                            : differentiate_tile<true, T>;
+    differentiate(call.points, head.samples, tile, weights, head.grad_samples);
   });
 }
 
@@ -310,20 +270,22 @@ void backward(const Call<Value, T>& call, const Value* value, const T* locations
       std::fill(grads.value + begin, grads.value + end, Value(0));
     });
   }
+  const Tiling tiling = tile_queries(sizes, call.level_sizes);
   at::parallel_for(0, call.pairs(), 1, [&](int64_t begin, int64_t end) {
     const int64_t max_heads = std::min({end - begin, kGroupHeads, sizes.heads});
     const Buffer<T> packed(max_heads * head_size);
-    const Buffer<T> scratch(call.plain_rows ? 0 : kBandQueries * call.padded);
+    const Scratch<T> scratch(kTileQueries, static_cast<int>(sizes.levels),
+                             static_cast<int>(sizes.points), call.padded);
     for_head_groups(call, begin, end, [&](int64_t first_pair, int64_t last_pair) {
       if (!in_place) {
         pack_heads(call, value, packed.data(), record, first_pair, last_pair);
       }
-      for_bands(0, sizes.queries, [&](int64_t first_query, int64_t last_query) {
+      for (int64_t index = 0; index < tiling.count(); ++index) {
         for (int64_t pair = first_pair; pair < last_pair; ++pair) {
           T* own = packed.data() + (pair - first_pair) * head_size;
-          backward_band(call, describe(pair, own), scratch.data(), first_query, last_query);
+          backward_tile(call, describe(pair, own), scratch, tiling.tile(index));
         }
-      });
+      }
       if (!in_place) {
         unpack_heads(call, packed.data() + call.padded, record, grads.value, first_pair,
                      last_pair);

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #include "sample.h"
@@ -150,91 +151,51 @@ void sample_forward(const Points<T>& points, Rows<const T> cells, Samples<const 
   }
 }
 
-// Dot products of the output gradient with the corners of up to kChunk points.
-template <typename T, int Lanes>
-struct alignas(64) Dots {
-  T partial[kCorners][kChunk][Lanes] = {};
-  T sum[kCorners][kChunk];
+// Lanes of the vectors for one head: a register's, or half of them where that holds all channels.
+template <typename T>
+int64_t vector_lanes(int64_t channels) {
+  constexpr int64_t kLanes = kVectorBytes / sizeof(T);
+  return channels <= kLanes / 2 ? kLanes / 2 : kLanes;
+}
 
-  void reduce(int count) {
-    for (int corner = 0; corner < kCorners; ++corner) {
-      for (int i = 0; i < count; i += Lanes) {
-        store<T, Lanes>(sum[corner] + i, LaneSums<T, Lanes>::of(partial[corner][i]));
-      }
+// Channels of one head, padded to whole vectors.
+template <typename T>
+int64_t padded_channels(int64_t channels) {
+  const int64_t lanes = vector_lanes<T>(channels);
+  return (channels + lanes - 1) / lanes * lanes;
+}
+
+// Calls run(integral_constant lanes, integral_constant blocks, first channel) for up to Blocks
+// vectors of Lanes channels and returns how many channels these are.
+template <int Lanes, int Blocks, typename Run>
+int64_t run_group(int64_t first, int64_t padded, const Run& run) {
+  if constexpr (Blocks > 1) {
+    if (padded - first < Blocks * Lanes) {
+      return run_group<Lanes, Blocks - 1>(first, padded, run);
     }
   }
-};
+  run(std::integral_constant<int, Lanes>(), std::integral_constant<int, Blocks>(), first);
+  return Blocks * Lanes;
+}
 
-// Scatters weight * grad into the cells' gradients and leaves the partial dot products.
-template <typename T, int Lanes, int Blocks>
-inline void scatter_chunk(const Plan<T>& plan, int count, Rows<const T> cells, Rows<T> grad_cells,
-                          const T* grad_output, Dots<T, Lanes>& dots) {
-  using V = Vector<T, Lanes>;
-  V grad[Blocks];
-  for (int block = 0; block < Blocks; ++block) {
-    grad[block] = load<T, Lanes>(grad_output + block * Lanes);
+// Calls run(integral_constant lanes, integral_constant blocks, first channel) for groups of
+// channels that cover `padded`.
+template <typename T, typename Run>
+void for_channel_groups(int64_t padded, const Run& run) {
+  constexpr int kLanes = kVectorBytes / sizeof(T);
+  constexpr int kMaxBlocks = 4;  // sums that fit into registers
+  if (padded < kLanes) {
+    run_group<kLanes / 2, 1>(0, padded, run);
+    return;
   }
-  for (int i = 0; i < count; ++i) {
-    for (int corner = 0; corner < kCorners; ++corner) {
-      const T* cell = cells.row(plan.cell[corner][i]);
-      T* grad_cell = grad_cells.row(plan.cell[corner][i]);
-      const T weight = plan.weight[corner][i];
-      V partial = {};
-      for (int block = 0; block < Blocks; ++block) {
-        partial += grad[block] * load<T, Lanes>(cell + block * Lanes);
-        store<T, Lanes>(grad_cell + block * Lanes,
-                        load<T, Lanes>(grad_cell + block * Lanes) + weight * grad[block]);
-      }
-      store<T, Lanes>(dots.partial[corner][i], partial);
-    }
+  for (int64_t first = 0; first < padded;) {
+    first += run_group<kLanes, kMaxBlocks>(first, padded, run);
   }
 }
 
-// Writes (or adds) the gradients of `count` locations and weights, given all dot products.
-template <bool Accumulate, typename T, int Lanes>
-inline void differentiate_chunk(const Points<T>& points, int first, int count,
-                                const Dots<T, Lanes>& dots, const T* locations, const T* attention,
-                                T* grad_locations, T* grad_attention) {
-#pragma GCC ivdep
-  for (int i = 0; i < count; ++i) {
-    const int point = first + i;
-    const Axis<T> x = locate(locations[2 * point], points.width[point]);
-    const Axis<T> y = locate(locations[2 * point + 1], points.height[point]);
-    const SampleGradient<T> gradient = differentiate(x, y, dots.sum[0][i], dots.sum[1][i],
-                                                     dots.sum[2][i], dots.sum[3][i]);
-    const T dx = attention[point] * points.width[point] * gradient.dx;
-    const T dy = attention[point] * points.height[point] * gradient.dy;
-    grad_attention[point] = gradient.weight + (Accumulate ? grad_attention[point] : T(0));
-    grad_locations[2 * point] = dx + (Accumulate ? grad_locations[2 * point] : T(0));
-    grad_locations[2 * point + 1] = dy + (Accumulate ? grad_locations[2 * point + 1] : T(0));
-  }
-}
-
-// Gradients of all queries for Blocks * Lanes channels: adds to those of the cells; writes, or for
-// a later group of channels adds to, those of the samples.
-template <bool Accumulate, typename T, int Lanes, int Blocks>
-void sample_backward(const Points<T>& points, Rows<const T> cells, Samples<const T> samples,
-                     Rows<const T> grad_output, Rows<T> grad_cells, Samples<T> grad_samples,
-                     int64_t first_query, int64_t last_query) {
-  Plan<T> plan;
-  Dots<T, Lanes> dots;
-  for (int64_t query = first_query; query < last_query; ++query) {
-    const int64_t ahead = std::min(query + kQueriesAhead, last_query - 1);
-    prefetch_samples<0>(samples, ahead, points.count);
-    prefetch_row<0>(grad_output, ahead, Blocks * Lanes);
-    prefetch_samples<1>(grad_samples, ahead, points.count);
-    const T* locations = samples.locations.row(query);
-    const T* attention = samples.attention.row(query);
-    for (int first = 0; first < points.count; first += kChunk) {
-      const int count = std::min(kChunk, points.count - first);
-      plan_chunk(plan, points, first, count, locations, attention);
-      scatter_chunk<T, Lanes, Blocks>(plan, count, cells, grad_cells, grad_output.row(query), dots);
-      dots.reduce(count);
-      differentiate_chunk<Accumulate>(points, first, count, dots, locations, attention,
-                                      grad_samples.locations.row(query),
-                                      grad_samples.attention.row(query));
-    }
-  }
+template <typename T>
+Rows<T> shifted(Rows<T> rows, int64_t offset) {
+  return {rows.data + offset, rows.stride};
 }
 
 }  // namespace msdetr::cpu

@@ -49,17 +49,17 @@ class LaneSums {
  public:
   using V = Vector<T, Lanes>;
 
-  static V of(const T* rows) { return merged<1>(rows); }
+  static V of(const V* rows) { return merged<1>(rows); }
 
  private:
   // The rows `rows[0]`, `rows[Width]`, `rows[2 * Width]`, ... folded down to blocks of `Width`.
   template <int Width>
-  static V merged(const T* rows) {
+  static V merged(const V* rows) {
     if constexpr (Width == Lanes) {
-      return load<T, Lanes>(rows);
+      return rows[0];
     } else {
       const V even = merged<2 * Width>(rows);
-      const V odd = merged<2 * Width>(rows + Width * Lanes);
+      const V odd = merged<2 * Width>(rows + Width);
       return fold<Width>(even, odd, std::make_integer_sequence<int, Lanes>());
     }
   }
