@@ -62,11 +62,25 @@ def settle_in() -> None:
     It ends with the one that waits for it, and only the first of them prints results.
     """
     if not is_launched():
+        if _is_orphan():
+            sys.exit(128 + signal.SIGTERM)
         return
     if not end_with(int(os.environ[_LAUNCHER])):
         sys.exit(128 + signal.SIGTERM)
     if os.environ.get("RANK") != "0":
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _is_orphan() -> bool:
+    """Tell whether the command that started this process has ended before this one began."""
+    launcher = os.environ.get(_LAUNCHER)
+    if launcher is None or sys.platform != "linux":
+        return False
+    try:
+        state = Path(f"/proc/{launcher}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state == "Z"  # ended, and nobody has asked how
 
 
 def end_with(parent: int) -> bool:

@@ -80,7 +80,8 @@ def launch(words: Sequence[str], num_processes: int) -> int:
         except ChildFailedError as error:
             if signals.has_killed:
                 return 128 + signals.numbers[0]
-            return _explain(error.failures, num_processes, asked=bool(signals.numbers))
+            asked = signals.numbers[0] if signals.numbers else None
+            return _explain(error.failures, num_processes, asked=asked)
         except SignalException as error:
             return 128 + error.sigval
         except (RendezvousError, OSError) as error:
@@ -172,20 +173,26 @@ class _PassedOn:
                 process.send_signal(signal.SIGKILL if self.has_killed else number)
 
 
-def _explain(failures: Mapping[int, ProcessFailure], num_processes: int, *, asked: bool) -> int:
+def _explain(
+    failures: Mapping[int, ProcessFailure], num_processes: int, *, asked: int | None
+) -> int:
     """Say what ended the processes: what else they say follows from it.
 
     Args:
         failures: How they ended, by rank.
         num_processes: How many there were.
-        asked: Whether they were asked to stop.
+        asked: The signal that asked them to stop, or None.
 
     Returns:
         The exit code, where there is nothing to say about it.
     """
-    rank = min(failures, key=lambda rank: _precedence(failures[rank], asked=asked))
+    was_asked = asked is not None
+    rank = min(failures, key=lambda rank: _precedence(failures[rank], asked=was_asked))
     first = failures[rank]
     code, failure = _code(first), Failure.of(first.error_file_data)
+    if asked is not None and code in _STOPS:
+        # Torch's launcher sends SIGTERM to those that leave after the first.
+        code = 128 + asked
     message = failure.message if failure else _describe(first, rank, num_processes)
     if not message:
         return code

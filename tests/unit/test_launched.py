@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,20 @@ def test_the_first_process_alone_prints_results() -> None:
 def test_a_process_of_another_launcher_is_none() -> None:
     assert run("1").stdout == "result\n"
     assert run("1", MSDETR_LAUNCHER="1").stdout == "result\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel must tell of a launcher's end")
+@pytest.mark.parametrize("is_awaited", [True, False])
+def test_a_process_whose_launcher_has_ended_does_nothing(is_awaited: bool) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as launcher:
+        assert launcher.stdout is not None
+        launcher.stdout.read()
+        if is_awaited:
+            launcher.wait()
+        else:
+            time.sleep(1)  # its output ends shortly before it does
+        done = run("1", MSDETR_LAUNCHER=str(launcher.pid))
+    assert (done.returncode, done.stdout) == (143, "")
 
 
 def test_its_failure_is_left_for_the_launcher(tmp_path: Path) -> None:

@@ -148,6 +148,15 @@ def test_ctrl_c_reaches_all_and_a_third_one_kills(
     assert capfd.readouterr() == ("", "")
 
 
+def test_one_that_is_ended_while_it_leaves_has_still_been_interrupted(tmp_path: Path) -> None:
+    interrupt = interrupt_once_ready(tmp_path, 1)
+    leave = "(report('saved'), os.kill(os.getpid(), signal.SIGTERM))"
+    with pytest.raises(InterruptedRunError, match=r"^saved$") as caught:
+        run(handling_sigint(tmp_path, leave))
+    interrupt.join()
+    assert caught.value.exit_code == 130
+
+
 @pytest.mark.parametrize(("handler", "code"), [(signal.SIG_DFL, 129), (signal.SIG_IGN, 0)])
 def test_a_lost_terminal_ends_all_unless_it_is_ignored(handler: signal.Handlers, code: int) -> None:
     before = signal.signal(signal.SIGHUP, handler)
