@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from msdetr.api import evaluate
 
-NUM_STRUCTURES = int(os.environ.get("MSDETR_FUZZ_COUNT", "700"))
-NUM_TEXTS = int(os.environ.get("MSDETR_FUZZ_COUNT", "300"))
+NUM_STRUCTURES = int(os.environ.get("MSDETR_FUZZ_COUNT", "250"))
+NUM_TEXTS = int(os.environ.get("MSDETR_FUZZ_COUNT", "100"))
 COCO = {
     "info": {"year": 2026},
     "images": [

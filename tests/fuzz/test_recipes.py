@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from msdetr.recipe import load_recipe, packaged_recipes, recipe_to_dict, recipe_to_yaml
 
-NUM_EACH = int(os.environ.get("MSDETR_FUZZ_COUNT", "500"))
+NUM_EACH = int(os.environ.get("MSDETR_FUZZ_COUNT", "200"))
 FUZZING = settings(
     max_examples=NUM_EACH,
     derandomize="MSDETR_FUZZ_SEED" not in os.environ,
