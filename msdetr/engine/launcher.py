@@ -147,6 +147,7 @@ class _PassedOn:
     def __init__(self) -> None:
         self.numbers: list[int] = []
         self._previous: dict[int, Any] = {}
+        self._others: set[psutil.Process] = set()
 
     @property
     def has_killed(self) -> bool:
@@ -154,6 +155,7 @@ class _PassedOn:
         return len(self.numbers) > _SIGNALS_BEFORE_KILL
 
     def __enter__(self) -> Self:
+        self._others = set(psutil.Process().children())
         if threading.current_thread() is threading.main_thread():
             self._previous = {n: signal.getsignal(n) for n in _NOT_PASSED_ON}
             self._previous |= {n: signal.signal(n, self._pass_on) for n in SIGNALS}
@@ -164,7 +166,7 @@ class _PassedOn:
             signal.signal(number, handler)
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
-        processes = psutil.Process().children()
+        processes = set(psutil.Process().children()) - self._others
         if not processes:
             sys.exit(128 + number)
         self.numbers.append(number)

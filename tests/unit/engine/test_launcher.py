@@ -139,10 +139,13 @@ def test_ctrl_c_reaches_all_and_a_third_one_kills(
     tmp_path: Path, statement: str, count: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     handler = signal.getsignal(signal.SIGINT)
-    thread = interrupt_once_ready(tmp_path, count)
-    began = time.monotonic()
-    assert run(handling_sigint(tmp_path, statement)) == 130
-    assert time.monotonic() - began < 30
+    with subprocess.Popen(["sleep", "60"]) as other:
+        thread = interrupt_once_ready(tmp_path, count)
+        began = time.monotonic()
+        assert run(handling_sigint(tmp_path, statement)) == 130
+        assert time.monotonic() - began < 30
+        assert other.poll() is None  # no business of the launcher
+        other.kill()
     thread.join()
     assert signal.getsignal(signal.SIGINT) is handler
     assert capfd.readouterr() == ("", "")
