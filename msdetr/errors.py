@@ -152,6 +152,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else ending}"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error of a library says, or else its kind."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
 def on_one_line(text: str) -> str:
     """Escape what files may hold but a line must not: breaks, control and half characters."""
     if text.isprintable():

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from msdetr.errors import UnreadableImageError
+from msdetr.errors import UnreadableImageError, first_line
 
 IMAGE_FORMATS = (
     "JPEG",
@@ -140,7 +140,7 @@ def unreadable(path: Path, error: Exception) -> UnreadableImageError:
         what = str(error) if isinstance(error, _UnknownFormatError) else ""
         reason = what or f"none of {names}"
     else:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
     return UnreadableImageError(str(path), f"cannot be read as an image ({reason})")
 
 

@@ -15,7 +15,7 @@ from msdetr.api.detection.image_detector import ImageDetector, ImageReading
 from msdetr.api.exporting.inputs import grow
 from msdetr.api.exporting.stored_form import StoredForm, read_form
 from msdetr.data.sample import Sample
-from msdetr.errors import CheckpointError, MsdetrError, Problem, RecipeError, UsageError
+from msdetr.errors import CheckpointError, MsdetrError, Problem, RecipeError, UsageError, first_line
 from msdetr.export.formats import extra_of, file_reader, format_of, missing_runtimes
 from msdetr.export.outputs import detections_of_outputs
 from msdetr.export.runners import StoredProgram, feed
@@ -102,7 +102,7 @@ class ExportedDetector(ImageDetector):
         except MsdetrError:
             raise
         except Exception as error:  # whatever a runtime raises
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             raise MsdetrError(f"the exported file cannot be run: {reason}") from error
         outputs: dict[str, Tensor] = dict(zip(self._form.outputs, values, strict=False))
         fits = len(values) == len(outputs) == len(self._form.outputs)

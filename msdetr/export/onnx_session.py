@@ -11,7 +11,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from msdetr.errors import CheckpointError
+from msdetr.errors import CheckpointError, first_line
 from msdetr.export.runners import Feeds, parse_metadata
 
 
@@ -57,7 +57,7 @@ def open_file(path: Path) -> OnnxProgram:
     try:
         return OnnxProgram(path)
     except Exception as error:  # its own have no other class in common
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise CheckpointError(str(path), f"cannot be loaded by ONNX Runtime: {reason}") from error
 
 

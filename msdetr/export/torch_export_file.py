@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
-from msdetr.errors import CheckpointError
+from msdetr.errors import CheckpointError, first_line
 from msdetr.export.archive_check import check_archive
 from msdetr.export.runners import ExportedOutput, Feeds, parse_document
 from msdetr.export.settings import ExportSettings
@@ -56,7 +56,7 @@ def open_file(path: Path) -> StoredPt2:
     try:
         return StoredPt2(path)
     except Exception as error:  # whatever damage makes PyTorch stumble over
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise CheckpointError(str(path), f"cannot be loaded by PyTorch: {reason}") from error
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from msdetr.errors import CheckpointError, Problem, RecipeError
+from msdetr.errors import CheckpointError, Problem, RecipeError, first_line
 from msdetr.model.weight_files import find_misfits, without_counters
 from msdetr.pretraining import NAME_FIELD, TIMM, WEIGHTS_FIELD, load_timm
 
@@ -284,7 +284,7 @@ def _create_features(name: str, drop_path: float) -> Any:  # noqa: ANN401 - timm
         message = f"must be 0 for {TIMM}{name}, which has no stochastic depth, got {drop_path}"
         raise RecipeError("model.backbone.drop_path", message) from error
     except (AttributeError, AssertionError, NotImplementedError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = first_line(error)
         raise RecipeError(NAME_FIELD, f"{TIMM}{name} yields no maps: {reason}") from error
 
 

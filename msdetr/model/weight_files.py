@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from msdetr.errors import CheckpointError, Problem
+from msdetr.errors import CheckpointError, Problem, first_line
 from msdetr.pretraining import WEIGHTS_FIELD
 
 
@@ -37,7 +37,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         reason = "damaged, or a pickle that holds more than tensors; nothing in it was run"
         raise CheckpointError(str(path), f"cannot be read as a state dict: {reason}") from error
     except (OSError, RuntimeError, EOFError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise CheckpointError(str(path), f"cannot be read as a state dict: {reason}") from error
     if not _is_state_dict(state):
         raise CheckpointError(str(path), "expected a state dict (names and tensors)")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from msdetr.errors import InvalidInputError, Problem, counted
+from msdetr.errors import InvalidInputError, Problem, counted, first_line
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,11 @@ def test_printable_text_is_left_as_it_is() -> None:
 )
 def test_nouns_follow_their_numbers(number: int, noun: str, text: str) -> None:
     assert counted(number, noun) == text
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [("\n no such node \nat: x", "no such node "), (" \n", "OSError"), ("", "OSError")],
+)
+def test_the_first_line_of_an_error_or_its_kind(message: str, line: str) -> None:
+    assert first_line(OSError(message)) == line
